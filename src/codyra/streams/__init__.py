@@ -1,0 +1,16 @@
+"""Streams: where tasks come from. Ordered tasks with their examples, class names and prompts."""
+
+from codyra.streams.images import ImageInput
+from codyra.streams.spec import StreamSpec, TaskSpec
+from codyra.streams.stream import Split, Task, build_stream, check_images, shared_prompts
+
+__all__ = [
+    "ImageInput",
+    "Split",
+    "StreamSpec",
+    "Task",
+    "TaskSpec",
+    "build_stream",
+    "check_images",
+    "shared_prompts",
+]

@@ -1,0 +1,96 @@
+"""What a source hands over: its splits in file order, before classes are selected and shots are drawn."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from codyra.errors import UserError
+from codyra.streams.images import ImageInput
+
+Modality = Literal["image", "text"]
+
+
+@dataclass(frozen=True)
+class Records:
+    """One split: inputs and the class name of each, in file order; `place` is for messages."""
+
+    inputs: Sequence[str | ImageInput]
+    labels: Sequence[str]
+    place: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """The two splits that a task needs, and every class of the source in label order."""
+
+    modality: Modality
+    class_names: tuple[str, ...]
+    train: Records
+    test: Records
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over both splits in order: the class of each example with its text, or with the
+        `key` and `digest()` of its image. All classes count, because positions in shots.json count them too.
+
+        Raises:
+            UserError: an image file cannot be read.
+        """
+        whole = hashlib.sha256()
+        for records in (self.train, self.test):
+            whole.update(f"{len(records.inputs)}\n".encode())
+            for content, label in zip(records.inputs, records.labels, strict=True):
+                described = content if isinstance(content, str) else [content.key, content.digest()]
+                whole.update(json.dumps([label, described]).encode() + b"\n")
+        return whole.hexdigest()
+
+
+def text_records(rows: Iterable[tuple[object, object]], place: str) -> Records:
+    """Check (text, label) pairs as they come out of a table.
+
+    Raises:
+        UserError: a text or a label is missing, empty or of another type; the message counts records from 1.
+    """
+    texts, labels = [], []
+    for number, (text, label) in enumerate(rows, start=1):
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(
+                f"{place}, record {number}: the text is {_shown(text)}; fill it in or drop the record"
+            )
+        texts.append(text)
+        labels.append(checked_label(label, place, number))
+    return Records(texts, labels, place)
+
+
+def checked_label(label: object, place: str, number: int) -> str:
+    """A label as a class name; integers and booleans are written out.
+
+    Raises:
+        UserError: it is missing, empty or of another type.
+    """
+    if not isinstance(label, str | int) or label == "":
+        raise UserError(
+            f"{place}, record {number}: the label is {_shown(label)}; use a class name or an integer"
+        )
+    return str(label)
+
+
+def named_labels(indices: Iterable[int | None], names: Sequence[str]) -> list[str | None]:
+    """Class names of the integers of a class-label column; None for no class (-1 marks an unlabelled row)."""
+    return [names[index] if index is not None and 0 <= index < len(names) else None for index in indices]
+
+
+def label_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Distinct labels, sorted; by value when every one of them is a decimal number."""
+    distinct = sorted(set(labels))
+    if all(re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", label) for label in distinct):
+        distinct.sort(key=float)
+    return tuple(distinct)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "missing"
+    return "empty" if isinstance(value, str) else f"of type {type(value).__name__}"

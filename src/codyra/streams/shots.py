@@ -1,0 +1,51 @@
+"""Few-shot sampling by a private generator, and the stored choice that wins over it."""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from codyra.errors import UserError
+
+
+def draw_shots(positions: Sequence[Sequence[int]], *, seed: int, dataset: str, shots: int) -> list[int]:
+    """Draw up to `shots` training examples of each class, without replacement.
+
+    The generator is keyed by its purpose: it neither reads nor moves a global random state, and what one
+    task draws does not depend on the tasks before it.
+
+    Args:
+        positions: of each class, in label order: the positions of its examples, in file order.
+
+    Returns:
+        Positions class after class, each class in the order drawn.
+    """
+    generator = random.Random(f"{seed}/{dataset}/{shots}")
+    return [
+        position
+        for of_class in positions
+        for position in generator.sample(of_class, min(shots, len(of_class)))
+    ]
+
+
+def restore_shots(
+    stored: Mapping[str, Any], positions: Sequence[Sequence[int]], *, dataset: str, shots: int | None
+) -> list[int] | None:
+    """The stored choice, once it is known to fit the data.
+
+    Raises:
+        UserError: the choice is of another task or number of shots, or the data have changed.
+    """
+    if stored.get("dataset") != dataset or stored.get("shots") != shots:
+        raise UserError("its stored shots belong to another configuration; start a new run")
+    if shots is None:
+        return None
+    chosen = stored.get("positions")
+    if not isinstance(chosen, list) or not all(isinstance(position, int) for position in chosen):
+        raise UserError("its stored shots are damaged, positions must be a list of integers; start a new run")
+    wanted = [min(shots, len(of_class)) for of_class in positions]
+    found = [len(set(of_class).intersection(chosen)) for of_class in positions]
+    if found != wanted or len(chosen) != sum(wanted):
+        raise UserError(
+            "its stored shots do not fit the data, which have changed; restore the data or start a new run"
+        )
+    return chosen

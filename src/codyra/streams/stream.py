@@ -1,0 +1,206 @@
+"""Tasks: what is learnt one after another, complete except for the decoding of images."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codyra.errors import UserError
+from codyra.streams.images import ImageInput
+from codyra.streams.nearest import did_you_mean
+from codyra.streams.records import Modality, Records, Source
+from codyra.streams.shots import draw_shots, restore_shots
+from codyra.streams.sources import load_source
+from codyra.streams.spec import StreamSpec, TaskSpec, check_prompt
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples of one task: texts, or images that decode when opened, and for each the index of its class."""
+
+    inputs: Sequence[str | ImageInput]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task, ready to be learnt and scored.
+
+    Attributes:
+        class_names: in label order.
+        prompts: one rendered prompt per class.
+        prompt: the template they come from.
+        train: the few-shot choice in the order drawn, or all examples in file order.
+        test: all examples of the scored split, in file order.
+        shots: content of shots.json: seed, dataset, shots, and positions (null: all), which count from 0 in
+            the whole train split in file order, classes that the task does not use included.
+        source: `data` of the config.
+        fingerprint: SHA-256 that changes with the data, see `Source.fingerprint`.
+    """
+
+    name: str
+    modality: Modality
+    class_names: tuple[str, ...]
+    prompts: tuple[str, ...]
+    prompt: str
+    train: Split
+    test: Split
+    shots: dict[str, Any]
+    source: str
+    fingerprint: str
+
+
+def build_stream(
+    spec: StreamSpec,
+    *,
+    seed: int,
+    default_prompt: str,
+    data_dir: Path | None = None,
+    root: Path = Path(),
+    stored_shots: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Task]:
+    """Read the tasks of a stream and check everything that can be checked without a model or decoding images.
+
+    Args:
+        seed: keys the few-shot choice.
+        default_prompt: template of tasks that name none.
+        data_dir: replaces `${data_dir}`.
+        root: where relative paths start.
+        stored_shots: contents of shots.json by task name; they win over the generator (a continued run).
+
+    Raises:
+        UserError: the data of a task are missing, damaged or do not fit its spec.
+    """
+    tasks = []
+    sources: dict[str, tuple[Source, str]] = {}  # five tasks may share one folder: list and hash it once
+    for task_spec in spec.tasks:
+        if spec.only is not None and task_spec.name not in spec.only:
+            continue
+        try:
+            origin = repr((task_spec.data, task_spec.columns, task_spec.splits))
+            if origin not in sources:
+                source = load_source(task_spec, spec.score_split, data_dir, root)
+                sources[origin] = source, source.fingerprint()
+            stored = (stored_shots or {}).get(task_spec.name)
+            tasks.append(_build_task(task_spec, *sources[origin], seed, default_prompt, stored))
+        except UserError as error:
+            raise UserError(f"task '{task_spec.name}': {error}") from error
+    return tasks
+
+
+def _build_task(
+    spec: TaskSpec,
+    source: Source,
+    fingerprint: str,
+    seed: int,
+    default_prompt: str,
+    stored: Mapping[str, Any] | None,
+) -> Task:
+    class_names = _class_names(source, spec.classes)
+    of_train, of_test = (_positions(records, class_names) for records in (source.train, source.test))
+    if spec.shots is not None and not spec.allow_fewer:
+        fewest = min(range(len(class_names)), key=lambda index: len(of_train[index]))
+        if len(of_train[fewest]) < spec.shots:
+            raise UserError(
+                f"class '{class_names[fewest]}' has {len(of_train[fewest])} training examples, fewer than "
+                f"shots: {spec.shots}; lower shots or set allow_fewer: true"
+            )
+    if stored is not None:
+        chosen = restore_shots(stored, of_train, dataset=spec.name, shots=spec.shots)
+        shots = dict(stored)
+    else:
+        chosen = None
+        if spec.shots is not None:
+            chosen = draw_shots(of_train, seed=seed, dataset=spec.name, shots=spec.shots)
+        shots = {"seed": seed, "dataset": spec.name, "shots": spec.shots, "positions": chosen}
+    prompt = default_prompt if spec.prompt is None else spec.prompt
+    return Task(
+        name=spec.name,
+        modality=source.modality,
+        class_names=class_names,
+        prompts=_render(prompt, class_names),
+        prompt=prompt,
+        train=_split(source.train, class_names, _file_order(of_train) if chosen is None else chosen),
+        test=_split(source.test, class_names, _file_order(of_test)),
+        shots=shots,
+        source=spec.data,
+        fingerprint=fingerprint,
+    )
+
+
+def _class_names(source: Source, selected: list[str] | None) -> tuple[str, ...]:
+    if selected is None:
+        known = set(source.class_names)
+        for label in source.test.labels:
+            if label not in known:
+                raise UserError(
+                    f"{source.test.place} has the label '{label}', which {source.train.place} lacks; "
+                    "mend the data or select with classes:"
+                )
+        return source.class_names
+    for name in selected:
+        if name not in source.class_names:
+            raise UserError(f"classes: no class '{name}'{did_you_mean(name, source.class_names)}")
+    return tuple(selected)
+
+
+def _positions(records: Records, class_names: tuple[str, ...]) -> list[list[int]]:
+    """Positions of the examples of each class, in file order."""
+    positions: dict[str, list[int]] = {name: [] for name in class_names}
+    for position, label in enumerate(records.labels):
+        if label in positions:
+            positions[label].append(position)
+    for name, of_class in positions.items():
+        if not of_class:
+            raise UserError(
+                f"class '{name}' has no example in {records.place}; add some or select with classes:"
+            )
+    return list(positions.values())
+
+
+def _file_order(positions: list[list[int]]) -> list[int]:
+    return sorted(position for of_class in positions for position in of_class)
+
+
+def _split(records: Records, class_names: tuple[str, ...], positions: list[int]) -> Split:
+    index = {name: number for number, name in enumerate(class_names)}
+    return Split(
+        inputs=tuple(records.inputs[position] for position in positions),
+        labels=tuple(index[records.labels[position]] for position in positions),
+    )
+
+
+def _render(prompt: str, class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """One prompt per class; names of files and columns write spaces as underscores."""
+    return tuple(check_prompt(prompt).replace("{}", name.replace("_", " ")) for name in class_names)
+
+
+def check_images(tasks: Iterable[Task], progress: Callable[[int, int], None] | None = None) -> None:
+    """Decode every training and test image once, so that a broken one is found before the first step.
+
+    Args:
+        progress: called with the number of images done and their total, after each image.
+
+    Raises:
+        UserError: an image cannot be decoded; the message names it.
+    """
+    inputs = [content for task in tasks for split in (task.train, task.test) for content in split.inputs]
+    images = list(dict.fromkeys(content for content in inputs if isinstance(content, ImageInput)))
+    with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
+        for done, _ in enumerate(pool.map(_decode, images), start=1):
+            if progress is not None:
+                progress(done, len(images))
+
+
+def _decode(image: ImageInput) -> None:
+    image.open()
+
+
+def shared_prompts(tasks: Iterable[Task]) -> list[dict[str, Any]]:
+    """Prompts of two or more classes of all tasks, each {"prompt": ..., "classes": ["task/class", ...]}."""
+    classes: dict[str, list[str]] = {}
+    for task in tasks:
+        for prompt, class_name in zip(task.prompts, task.class_names, strict=True):
+            classes.setdefault(prompt, []).append(f"{task.name}/{class_name}")
+    return [{"prompt": prompt, "classes": names} for prompt, names in classes.items() if len(names) > 1]
