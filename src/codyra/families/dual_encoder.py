@@ -1,0 +1,350 @@
+"""Dual encoders: one tower reads the class prompts, one the examples, and a class is the prompt nearest by
+cosine.
+
+This file holds what CLIP, SigLIP and sentence encoders share: the objective of METHOD.md section 2 and the
+scoring of every test set in the pooled and in its own label space, in one pass. `image_text.py` and
+`sentence.py` say how inputs become features.
+"""
+
+# Shapes: N examples of the batch, C classes of the task, U distinct prompts of all tasks, D features
+import hashlib
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from codyra.errors import UserError
+from codyra.families.family import ClassificationTask, ImageFile, TaskScore
+from codyra.families.targets import find_targets
+from codyra.families.tokens import TokenTable
+
+PROMPTS_PER_CHUNK = 256
+
+Batch = dict[str, Tensor]
+Gather = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Features and labels of this process to those of all processes; see `codyra.families.gather`."""
+
+
+class TrainingInputs(Protocol):
+    """The training examples of a task, ready to become batches."""
+
+    def train(self, positions: Sequence[int], rng: random.Random) -> Batch:
+        """Augmented network inputs of these examples, on the CPU."""
+        ...
+
+
+class EvaluationInputs(Protocol):
+    """The test examples of a task, ready to become batches."""
+
+    def test(self, positions: Sequence[int]) -> Batch:
+        """Network inputs of these examples, on the CPU."""
+        ...
+
+    def reading_order(self) -> list[int]:
+        """All positions, each once, in the order that is cheapest to score."""
+        ...
+
+
+class DualEncoder(ABC):
+    """A pre-trained dual encoder, loaded by `load_family`.
+
+    Attributes:
+        net: the plain transformers model, in eval mode, with every parameter frozen. peft exchanges linears
+            inside it in place, so everything here goes through it anew at every call.
+        modality: what examples are, "image" or "text".
+        model_type: as in the model's config.json.
+        default_prompt: the prompt of a task that names none.
+        context: longest text in tokens.
+    """
+
+    modality: Literal["image", "text"]
+    default_prompt: str
+
+    def __init__(self, net: nn.Module, tokenizer: Any, context: int):
+        self.net = net
+        self.tokenizer = tokenizer
+        self.context = context
+        self.model_type: str = net.config.model_type  # type: ignore[assignment,union-attr]
+
+    # What a kind of dual encoder says of itself
+
+    @property
+    @abstractmethod
+    def towers(self) -> dict[str, str]:
+        """Prefix of the parameter names of each tower that exists, under "vision" and "text"."""
+
+    @abstractmethod
+    def logit_scale(self) -> Tensor:
+        """Frozen factor of the cosines, at least float32, no gradient."""
+
+    @abstractmethod
+    def tokenize(self, texts: Sequence[str]) -> TokenTable:
+        """Token ids of prompts, never truncated."""
+
+    @abstractmethod
+    def prompt_parameters(self) -> Iterator[nn.Parameter]:
+        """Everything a prompt's features depend on."""
+
+    @abstractmethod
+    def encode_prompts(self, batch: Batch) -> Tensor:
+        """Features (C, D) of tokenised prompts, of any length."""
+
+    @abstractmethod
+    def encode_inputs(self, batch: Batch) -> Tensor:
+        """Features (N, D) of the examples of a batch, of any length."""
+
+    @abstractmethod
+    def training_inputs(self, task: ClassificationTask) -> TrainingInputs:
+        """The training examples of a task."""
+
+    @abstractmethod
+    def test_inputs(self, task: ClassificationTask) -> EvaluationInputs:
+        """The test examples of a task; kept in memory from one call to the next within a budget."""
+
+    @abstractmethod
+    def sample(self, example: str | ImageFile) -> dict[str, Any]:
+        """An example as a report shows it: {"text": str}, or {"image": Pillow image of at most 96 x 96}."""
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Write a plain directory that transformers (or sentence-transformers) loads without codyra."""
+
+    # What all of them share
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network; batches follow it."""
+        self.net.to(device)
+        return self
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.net.parameters())
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, types, shapes and bytes of all parameters, in the order of their names."""
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.net.named_parameters()):
+            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
+            digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def target_modules(self, targets: str | Sequence[str]) -> list[str]:
+        """Full names of the linear layers that `targets` means; see `find_targets`.
+
+        Raises:
+            UserError: something in `targets` matches no layer.
+        """
+        return find_targets(self.net, targets, self.towers)
+
+    def full_parameters(self) -> list[str]:
+        """Names of the parameters that full fine-tuning trains: all but the scale and bias of the logits."""
+        return [name for name, _ in self.net.named_parameters() if name not in ("logit_scale", "logit_bias")]
+
+    def check(self, tasks: Sequence[ClassificationTask]) -> None:
+        """Look for what would only fail in the middle of a run.
+
+        Raises:
+            UserError: a task has inputs this model cannot read, or a prompt longer than the model's context.
+        """
+        for task in tasks:
+            if task.modality != self.modality:
+                raise UserError(
+                    f"task '{task.name}' has {task.modality} inputs but the model ({self.model_type}) reads "
+                    f"{self.modality} inputs; choose another model or another data source"
+                )
+            lengths = self.tokenize(task.prompts).lengths
+            for class_name, length in zip(task.class_names, lengths, strict=True):
+                if length > self.context:
+                    raise UserError(
+                        f"task '{task.name}': the prompt of class '{class_name}' has {length} tokens but the "
+                        f"model reads {self.context}; shorten the prompt or the class name"
+                    )
+
+    def preview(self, task: ClassificationTask, count: int = 8) -> list[dict[str, Any]]:
+        """{"label"} and `sample` of the first test example of each of the first `count` classes that have
+        one."""
+        labels = list(task.test.labels)
+        present = [label for label in range(len(task.class_names)) if label in labels][:count]
+        return [
+            {"label": task.class_names[label], **self.sample(task.test.inputs[labels.index(label)])}
+            for label in present
+        ]
+
+    def start_task(
+        self, task: ClassificationTask, num_earlier_classes: int, text_loss: Literal["official", "current"]
+    ) -> "TaskObjective":
+        """The training objective of one task; see `TaskObjective`."""
+        return TaskObjective(self, task, num_earlier_classes if text_loss == "official" else 0)
+
+    def prompt_features(self, prompts: Sequence[str]) -> Tensor:
+        """Unit-length features (C, D), at least float32, of prompts encoded in chunks of bounded size."""
+        return self.encode_chunks(self.prompt_chunks(prompts))
+
+    def prompt_chunks(self, prompts: Sequence[str]) -> list[Batch]:
+        """Tokenised prompts on the network's device, at most PROMPTS_PER_CHUNK together."""
+        table = self.tokenize(prompts)
+        return [
+            _to_device(table.take(chunk), self.device)
+            for chunk in _chunks(range(len(table)), PROMPTS_PER_CHUNK)
+        ]
+
+    def encode_chunks(self, chunks: Sequence[Batch]) -> Tensor:
+        """Unit-length features (C, D) of the prompts of `prompt_chunks`."""
+        return unit_length(torch.cat([self.encode_prompts(chunk) for chunk in chunks]))
+
+    @torch.no_grad()
+    def score(
+        self,
+        tasks: Sequence[ClassificationTask],
+        batch_size: int = 64,
+        ties: Literal["shared", "first"] = "shared",
+        progress: Callable[[int], None] | None = None,
+    ) -> list[TaskScore]:
+        """Score the test set of every task against the classes of all `tasks` and against its own, in one
+        pass.
+
+        Args:
+            tasks: their classes together are the pooled label space.
+            batch_size: test examples encoded together; says nothing about the result.
+            ties: which class wins when several have the same prompt: "shared" counts a prediction when its
+                prompt is the true one, "first" counts only the first of these classes, as released code does.
+            progress: called after every batch with the number of examples it held.
+        """
+        # Equal prompts are encoded once, so that they tie exactly and the rule above decides, not rounding.
+        prompt_ids: dict[str, int] = {}
+        for task in tasks:
+            for prompt in task.prompts:
+                prompt_ids.setdefault(prompt, len(prompt_ids))
+        prompts_UD = self.prompt_features(list(prompt_ids))
+        scores = []
+        claimed: set[int] = set()
+        for task in tasks:
+            ids = [prompt_ids[prompt] for prompt in task.prompts]
+            pooled_C = self._credited(ids, claimed, ties)
+            own_C = self._credited(ids, set(), ties)
+            own_ids = torch.tensor(list(dict.fromkeys(ids)), device=self.device)
+            labels = torch.tensor(task.test.labels)
+            inputs = self.test_inputs(task)
+            correct = torch.zeros(2, dtype=torch.int64, device=self.device)
+            for positions in _chunks(inputs.reading_order(), batch_size):
+                batch = _to_device(inputs.test(positions), self.device)
+                labels_N = labels[positions].to(self.device)
+                cosines_NU = unit_length(self.encode_inputs(batch)) @ prompts_UD.T
+                predicted_N = cosines_NU.argmax(dim=1)
+                predicted_own_N = own_ids[cosines_NU[:, own_ids].argmax(dim=1)]
+                correct[0] += (predicted_N == pooled_C[labels_N]).sum()
+                correct[1] += (predicted_own_N == own_C[labels_N]).sum()
+                if progress is not None:
+                    progress(len(positions))
+            pooled, own = correct.tolist()
+            scores.append(TaskScore(task.name, len(labels), pooled, own))
+        return scores
+
+    def _credited(self, ids: Sequence[int], claimed: set[int], ties: str) -> Tensor:
+        """For each class (C,) the prompt that must be predicted; -1 when `ties` gives its prompt to an
+        earlier class.
+
+        Prompts seen are added to `claimed`.
+        """
+        credited = []
+        for prompt_id in ids:
+            credited.append(-1 if ties == "first" and prompt_id in claimed else prompt_id)
+            claimed.add(prompt_id)
+        return torch.tensor(credited, device=self.device)
+
+
+class TaskObjective:
+    """What one task trains on: batches of its examples, and the loss of METHOD.md section 2.
+
+    Prompts are tokenised once. When nothing that they depend on is being trained, their features are computed
+    once too, at the first loss.
+
+    Args:
+        family: the model.
+        task: its training part and its prompts are used.
+        num_earlier_classes: rows of earlier tasks that count as zero in the mean of the text-to-image loss.
+    """
+
+    def __init__(self, family: DualEncoder, task: ClassificationTask, num_earlier_classes: int):
+        self._family = family
+        self._labels = torch.tensor(task.train.labels)
+        self._inputs = family.training_inputs(task)
+        self._prompt_chunks = family.prompt_chunks(task.prompts)
+        self._num_rows = num_earlier_classes + len(task.prompts)
+        self._frozen_prompts_CD: Tensor | None = None
+
+    def batch(self, positions: Sequence[int], rng: random.Random) -> Batch:
+        """Network inputs and `labels` int64 (N,) of these training examples, on the network's device.
+
+        Image crops are drawn from `rng` alone, by exactly one `rng.getrandbits(64)` per example and in the
+        order of `positions`, so a process that holds a slice of the global batch can skip the draws of the
+        others.
+        """
+        batch = self._inputs.train(positions, rng)
+        batch["labels"] = self._labels[list(positions)]
+        return _to_device(batch, self._family.device)
+
+    def loss(self, batch: Batch, gather: Gather | None = None) -> Batch:
+        """`loss` = `image_to_text` + `text_to_image`; the parts are detached. Scalars, at least float32.
+
+        Args:
+            batch: from `batch`.
+            gather: makes features and labels those of the whole batch when it is split over processes.
+        """
+        features_ND, labels_N = unit_length(self._family.encode_inputs(batch)), batch["labels"]
+        if gather is not None:
+            features_ND, labels_N = gather(features_ND, labels_N)
+        prompts_CD = self._prompts()
+        # Cosines times 100 do not survive the 8 bits of bfloat16, whatever precision the towers ran in.
+        with torch.autocast(features_ND.device.type, enabled=False):
+            logits_NC = self._family.logit_scale() * features_ND @ prompts_CD.T
+            image_to_text = F.cross_entropy(logits_NC, labels_N)
+            text_to_image = text_to_image_loss(logits_NC, labels_N, self._num_rows)
+        return {
+            "loss": image_to_text + text_to_image,
+            "image_to_text": image_to_text.detach(),
+            "text_to_image": text_to_image.detach(),
+        }
+
+    def _prompts(self) -> Tensor:
+        if self._frozen_prompts_CD is not None:
+            return self._frozen_prompts_CD
+        if any(parameter.requires_grad for parameter in self._family.prompt_parameters()):
+            return self._family.encode_chunks(self._prompt_chunks)
+        with torch.no_grad():
+            self._frozen_prompts_CD = self._family.encode_chunks(self._prompt_chunks)
+        return self._frozen_prompts_CD
+
+
+def text_to_image_loss(logits_NC: Tensor, labels_N: Tensor, num_rows: int) -> Tensor:
+    """Mean over `num_rows` class rows of the cross-entropy over the batch against the row "this image shows
+    the class".
+
+    Rows are not normalised: a class shown twice counts twice, one that is not shown (or that belongs to an
+    earlier task and is not even among the C) adds nothing but itself to the divisor. METHOD.md section 2.
+    """
+    log_share_NC = logits_NC.log_softmax(dim=0)
+    return -log_share_NC.gather(1, labels_N[:, None]).sum() / num_rows
+
+
+def unit_length(features_ND: Tensor) -> Tensor:
+    """Rows divided by their Euclidean norm, in at least float32."""
+    return F.normalize(features_ND.to(torch.promote_types(features_ND.dtype, torch.float32)), dim=-1)
+
+
+def _to_device(batch: Batch, device: torch.device) -> Batch:
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def _chunks(positions: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(positions), size):
+        yield positions[start : start + size]

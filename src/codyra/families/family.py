@@ -1,0 +1,77 @@
+"""What a family of models needs to know of its surroundings: which model, which tasks, and how a score is
+told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+
+
+class ModelSpec(BaseModel):
+    """The `model:` section of a configuration."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    """Hugging Face hub id or local directory."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; of no meaning for a local directory."""
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    """Data type the weights are held in."""
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """Counts of one test set. `correct`: against the classes of all tasks; `correct_task`: against its own
+    only."""
+
+    name: str
+    examples: int
+    correct: int
+    correct_task: int
+
+
+class ImageFile(Protocol):
+    """An image that is decoded only when it is needed."""
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self) -> Image.Image: ...
+
+
+class TaskSplit(Protocol):
+    """Inputs (all texts or all images) and the class index of each."""
+
+    @property
+    def inputs(self) -> Sequence[str | ImageFile]: ...
+
+    @property
+    def labels(self) -> Sequence[int]: ...
+
+
+class ClassificationTask(Protocol):
+    """The part of a task that a dual encoder reads; `prompts` holds one finished sentence per class."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def modality(self) -> str: ...
+
+    @property
+    def class_names(self) -> Sequence[str]: ...
+
+    @property
+    def prompts(self) -> Sequence[str]: ...
+
+    @property
+    def train(self) -> TaskSplit: ...
+
+    @property
+    def test(self) -> TaskSplit: ...
+
+    @property
+    def fingerprint(self) -> str: ...

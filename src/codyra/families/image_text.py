@@ -1,0 +1,114 @@
+"""CLIP and SigLIP: a vision tower for the examples, a text tower for the prompts."""
+
+# Shapes: N examples, C prompts, D features, H x W pixels
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codyra.errors import UserError
+from codyra.families.dual_encoder import Batch, DualEncoder
+from codyra.families.family import ClassificationTask, ImageFile
+from codyra.families.images import (
+    TEST_CACHE_BYTES,
+    EvaluationImages,
+    ImageTransform,
+    MemoryCache,
+    TrainingImages,
+)
+from codyra.families.saving import save_directory
+from codyra.families.tokens import TokenTable
+
+THUMBNAIL = 96
+
+
+class ImageTextEncoder(DualEncoder):
+    """CLIPModel or SiglipModel.
+
+    SigLIP's logit bias adds the same number to every cosine, so neither a softmax over classes or images nor
+    an argmax sees it: it is left alone.
+    """
+
+    modality = "image"
+    default_prompt = "a photo of a {}."
+
+    def __init__(self, net: nn.Module, tokenizer: Any, image_processor: Any):
+        config: Any = net.config
+        super().__init__(net, tokenizer, context=config.text_config.max_position_embeddings)
+        self.image_processor = image_processor
+        self.transform = ImageTransform.from_processor(image_processor, config.vision_config.image_size)
+        self._test_pixels: MemoryCache[Tensor] = MemoryCache(TEST_CACHE_BYTES, lambda pixels: pixels.nbytes)
+
+    @property
+    def towers(self) -> dict[str, str]:
+        return {"vision": "vision_model.", "text": "text_model."}
+
+    def logit_scale(self) -> Tensor:
+        scale: Tensor = self.net.logit_scale  # type: ignore[assignment]
+        return scale.detach().to(torch.promote_types(scale.dtype, torch.float32)).exp()
+
+    def tokenize(self, texts: Sequence[str]) -> TokenTable:
+        # SigLIP was trained at full length without a mask and pools the last position: padding is content.
+        padding = "max_length" if self.model_type == "siglip" else False
+        tokens = self.tokenizer(
+            list(texts),
+            padding=padding,
+            max_length=self.context,
+            padding_side="right",
+            truncation=False,
+            verbose=False,
+        )["input_ids"]
+        if self.model_type == "clip":
+            self._check_end_of_text(texts, tokens)
+        return TokenTable(tokens, pad_id=self.tokenizer.pad_token_id or 0)
+
+    def _check_end_of_text(self, texts: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
+        """The text tower must pool the last token; a tokenizer of another model makes it pool elsewhere in
+        silence."""
+        eos = self.net.config.text_config.eos_token_id  # type: ignore[union-attr]
+        for text, ids in zip(texts, tokens, strict=True):
+            # eos_token_id 2 marks configs older than transformers 4.31; their tower pools the largest id.
+            end = max(ids) if eos == 2 else eos
+            if end not in ids or ids.index(end) != len(ids) - 1:
+                raise UserError(
+                    f"the tokenizer does not end '{text}' with the token that the text tower pools "
+                    f"(eos_token_id {eos} in config.json); use the tokenizer this model was saved with"
+                )
+
+    def prompt_parameters(self) -> Iterator[nn.Parameter]:
+        modules: list[Any] = [self.net.text_model]
+        if self.model_type == "clip":
+            modules.append(self.net.text_projection)
+        return chain.from_iterable(module.parameters() for module in modules)
+
+    def encode_prompts(self, batch: Batch) -> Tensor:
+        net: Any = self.net
+        # No mask: CLIP is causal and never looks right of the token it pools, SigLIP was trained without one.
+        pooled_CD: Tensor = net.text_model(input_ids=batch["input_ids"]).pooler_output
+        return net.text_projection(pooled_CD) if self.model_type == "clip" else pooled_CD
+
+    def encode_inputs(self, batch: Batch) -> Tensor:
+        net: Any = self.net
+        pixels_N3HW = self.transform.normalise(batch["pixels"]).to(net.dtype)
+        pooled_ND: Tensor = net.vision_model(pixel_values=pixels_N3HW).pooler_output
+        return net.visual_projection(pooled_ND) if self.model_type == "clip" else pooled_ND
+
+    def training_inputs(self, task: ClassificationTask) -> TrainingImages:
+        return TrainingImages(self.transform, task.train)
+
+    def test_inputs(self, task: ClassificationTask) -> EvaluationImages:
+        return EvaluationImages(
+            self.transform, task.test, self._test_pixels, key=(task.name, task.fingerprint)
+        )
+
+    def sample(self, example: str | ImageFile) -> dict[str, Any]:
+        assert not isinstance(example, str)
+        image = example.open()
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
+        return {"image": image}
+
+    def save(self, directory: Path) -> None:
+        save_directory(directory, self.net, self.tokenizer, self.image_processor)

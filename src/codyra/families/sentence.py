@@ -1,0 +1,114 @@
+"""Sentence encoders: one BERT-type tower reads prompts and examples alike; its token vectors are averaged."""
+
+# Shapes: N texts, L tokens, D features
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codyra.families.dual_encoder import Batch, DualEncoder
+from codyra.families.family import ClassificationTask, ImageFile
+from codyra.families.saving import save_directory
+from codyra.families.tokens import TokenTable
+
+LOGIT_SCALE = 20.0
+"""Factor of the cosines; sentence-transformers trains its encoders with the same one."""
+
+
+class SentenceEncoder(DualEncoder):
+    """A BERT-type encoder with mean pooling, as sentence-transformers saves it or plain.
+
+    Args:
+        net: encoder with `last_hidden_state`.
+        tokenizer: its tokenizer.
+        context: longest text in tokens; longer examples are cut, longer prompts refused.
+        lowercase: texts are lower-cased before the tokenizer sees them.
+        files: the sentence-transformers files of the directory, by relative name, handed on when it is saved.
+    """
+
+    modality = "text"
+    default_prompt = "{}"
+
+    def __init__(
+        self, net: nn.Module, tokenizer: Any, context: int, lowercase: bool, files: Mapping[str, bytes]
+    ):
+        super().__init__(net, tokenizer, context)
+        self._lowercase = lowercase
+        self._files = files
+        self._test_tokens: dict[tuple[str, str], TokenTable] = {}
+
+    @property
+    def towers(self) -> dict[str, str]:
+        return {"text": ""}
+
+    def logit_scale(self) -> Tensor:
+        return torch.tensor(LOGIT_SCALE, device=self.device)
+
+    def tokenize(self, texts: Sequence[str]) -> TokenTable:
+        return self._tokenize(texts, truncate=False)
+
+    def _tokenize(self, texts: Sequence[str], truncate: bool) -> TokenTable:
+        if self._lowercase:
+            texts = [text.lower() for text in texts]
+        tokens = self.tokenizer(
+            list(texts), truncation=truncate, max_length=self.context if truncate else None, verbose=False
+        )
+        return TokenTable(tokens["input_ids"], pad_id=self.tokenizer.pad_token_id or 0)
+
+    def prompt_parameters(self) -> Iterator[nn.Parameter]:
+        return self.net.parameters()
+
+    def full_parameters(self) -> list[str]:
+        """Names of the parameters that full fine-tuning trains: all but the pooler, which mean pooling
+        passes by."""
+        return [name for name in super().full_parameters() if not name.startswith("pooler.")]
+
+    def encode_prompts(self, batch: Batch) -> Tensor:
+        return self.encode_inputs(batch)
+
+    def encode_inputs(self, batch: Batch) -> Tensor:
+        mask_NL = batch["attention_mask"]
+        tokens_NLD: Tensor = self.net(input_ids=batch["input_ids"], attention_mask=mask_NL).last_hidden_state
+        tokens_NLD = tokens_NLD.to(torch.promote_types(tokens_NLD.dtype, torch.float32))
+        weights_NL1 = mask_NL.unsqueeze(-1).to(tokens_NLD.dtype)
+        return (tokens_NLD * weights_NL1).sum(dim=1) / weights_NL1.sum(dim=1)
+
+    def training_inputs(self, task: ClassificationTask) -> "Texts":
+        return Texts(self._examples(task.train.inputs))
+
+    def test_inputs(self, task: ClassificationTask) -> "Texts":
+        key = (task.name, task.fingerprint)
+        if key not in self._test_tokens:
+            self._test_tokens[key] = self._examples(task.test.inputs)
+        return Texts(self._test_tokens[key])
+
+    def _examples(self, inputs: Sequence[str | ImageFile]) -> TokenTable:
+        texts = [text for text in inputs if isinstance(text, str)]
+        assert len(texts) == len(inputs), "an image among texts; DualEncoder.check looks at the modality"
+        return self._tokenize(texts, truncate=True)
+
+    def sample(self, example: str | ImageFile) -> dict[str, Any]:
+        return {"text": example}
+
+    def save(self, directory: Path) -> None:
+        save_directory(directory, self.net, self.tokenizer, files=self._files)
+
+
+class Texts:
+    """Tokenised examples; nothing about them is random."""
+
+    def __init__(self, tokens: TokenTable):
+        self._tokens = tokens
+
+    def train(self, positions: Sequence[int], rng: random.Random) -> Batch:
+        return self._tokens.take(positions)
+
+    def test(self, positions: Sequence[int]) -> Batch:
+        return self._tokens.take(positions)
+
+    def reading_order(self) -> list[int]:
+        """Texts of like length together, so that little is padded."""
+        return sorted(range(len(self._tokens)), key=self._tokens.lengths.__getitem__)
