@@ -1,0 +1,33 @@
+"""`codyra demo`: the built-in tiny CLIP learns five tasks, once with CoDyRA and once with plain LoRA."""
+
+from pathlib import Path
+
+from codyra import files
+from codyra.demo.stream import write_stream
+from codyra.engine.config import load_config
+from codyra.engine.folder_reader import read_run
+from codyra.engine.loop import Run, run
+from codyra.engine.progress import Narrator
+from codyra.report import render
+
+METHODS = ("codyra", "lora")
+
+
+def run_demo(out: Path, seed: int, narrator: Narrator) -> dict[str, Run]:
+    """Draw the pictures into out/data, run both methods into out/codyra and out/lora, write out/report.html.
+
+    Both runs share stream, order, shots, batches, steps and learning rate; a finished demo is shown again.
+
+    Raises:
+        UserError: `out` holds something else.
+    """
+    narrator.say("drawing the pictures; everything here is tiny and drawn, so read the trends and not the percentages")
+    data = out / "data"
+    write_stream(data, seed)
+    runs = {}
+    for method in METHODS:
+        overrides = [f"method.name={method}", f"seed={seed}", f"data_dir={data.resolve()}"]
+        runs[method] = run(load_config("demo", overrides), out / method, narrator=narrator)
+    report = render([read_run(out / method) for method in METHODS], title="codyra demo")
+    files.write_text(out / "report.html", report)
+    return runs

@@ -1,0 +1,231 @@
+"""RunConfig: the one schema of config files, presets and --set, and the only source of hyper-parameters.
+
+The sections of a room are described where the room is (`model` in families, `method` in methods, `stream` in
+streams); every default stands in exactly one of these places.
+"""
+
+import copy
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+
+from codyra.errors import UserError
+from codyra.families import ModelSpec
+from codyra.methods import MethodOptions, option_names, parse_options
+from codyra.streams import StreamSpec
+
+PRESETS = resources.files("codyra") / "presets"
+BUILTIN_MODELS = {"builtin:tiny-clip": "demo/tiny_clip"}
+"""Models the package carries, and where it carries them."""
+MAX_CONFIG_BYTES = 1_000_000
+
+
+class TrainConfig(BaseModel):
+    """How one task is trained; the same for every method."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int | None = Field(500, ge=1, description="optimizer steps per task; null when epochs is given")
+    epochs: float | None = Field(None, gt=0, description="instead of steps: ceil(epochs * examples / batch_size) steps")
+    batch_size: int = Field(64, ge=1, description="examples per optimizer step, over all processes")
+    eval_batch_size: int = Field(64, ge=1, description="examples per scoring batch; changes speed, never a score")
+    lr: float = Field(5e-4, gt=0, description="learning rate of every trained parameter")
+    betas: tuple[float, float] = Field((0.9, 0.9999), description="AdamW betas")
+    eps: float = Field(1e-8, gt=0, description="AdamW epsilon")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate over a task; cosine ends at 0")
+    warmup_steps: int = Field(0, ge=0, description="linear warm-up at the start of every task")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast of the forward pass")
+    clip: float | None = Field(None, gt=0, description="gradient norm to clip at; null for none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_budget(cls, section: Any) -> Any:
+        if not isinstance(section, Mapping) or section.get("epochs") is None:
+            return section
+        if section.get("steps") is not None:
+            raise ValueError("give steps or epochs, not both (set the other to null)")
+        return {**section, "steps": None}
+
+
+class RunConfig(BaseModel):
+    """One run: a model, a method, a stream of tasks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the default run folder")
+    data_dir: str | None = Field(None, description="replaces ${data_dir} in the stream's data")
+    model: ModelSpec
+    method: SerializeAsAny[MethodOptions]
+    train: TrainConfig = TrainConfig()
+    stream: StreamSpec
+    seed: int = Field(8, ge=0, description="feeds one private generator per purpose: shots, batches, crops, adapters")
+    guard: None = Field(None, description="reserved")
+    track: None = Field(None, description="reserved")
+    root: str = Field(".", description="folder that relative data paths start at: that of the config file")
+
+    def num_steps(self, num_examples: int) -> int:
+        """Optimizer steps of a task with this many training examples."""
+        if self.train.steps is not None:
+            return self.train.steps
+        assert self.train.epochs is not None
+        return -int(-self.train.epochs * num_examples // self.train.batch_size)
+
+    def to_yaml(self) -> str:
+        """The resolved config; reading it back gives an equal RunConfig."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def preset_names() -> list[str]:
+    """Names that `codyra run` accepts in place of a file."""
+    return sorted(file.name.removesuffix(".yaml") for file in PRESETS.iterdir() if file.name.endswith(".yaml"))
+
+
+def load_config(source: str | Path | Mapping[str, Any] | RunConfig, overrides: Iterable[str] = ()) -> RunConfig:
+    """A RunConfig from a file, a preset name, a mapping or a RunConfig, with `a.b=c` overrides applied.
+
+    Raises:
+        UserError: no such file or preset, YAML that does not parse, an unknown key (the nearest valid one is
+            named), or an illegal value.
+    """
+    if isinstance(source, RunConfig):
+        raw, where, root, name = source.model_dump(mode="json"), "config", source.root, source.name
+    elif isinstance(source, Mapping):
+        raw, where, root, name = copy.deepcopy(dict(source)), "config", ".", "run"
+    else:
+        text, where, root, name = _read(str(source))
+        raw = _parse_yaml(text, where)
+    if not isinstance(raw, dict):
+        raise UserError(f"{where}: a config is a mapping with model, method and stream; this is {type(raw).__name__}")
+    raw = {"name": name, "root": root} | raw
+    for override in overrides:
+        _apply(raw, override)
+    return parse_config(raw, where)
+
+
+def parse_config(raw: Mapping[str, Any], where: str) -> RunConfig:
+    """Validate a mapping; `where` names it in messages.
+
+    Raises:
+        UserError: one line for the first fault found.
+    """
+    method = raw.get("method")
+    if not isinstance(method, Mapping) or "name" not in method:
+        raise UserError(f"{where}: method: needs a mapping with a name, such as {{name: codyra}}")
+    try:
+        options = parse_options(method)
+    except ValidationError as error:
+        raise UserError(_explain(error, where, prefix=("method",))) from None
+    try:
+        return RunConfig.model_validate({**raw, "method": options})
+    except ValidationError as error:
+        raise UserError(_explain(error, where)) from None
+
+
+def model_path(spec: ModelSpec) -> ModelSpec:
+    """`spec` with the name of a built-in model replaced by the folder inside the package."""
+    if not spec.name.startswith("builtin:"):
+        return spec
+    if spec.name not in BUILTIN_MODELS:
+        raise UserError(f"model.name: {spec.name!r} is not built in; there is {', '.join(BUILTIN_MODELS)}")
+    return spec.model_copy(update={"name": str(resources.files("codyra") / BUILTIN_MODELS[spec.name])})
+
+
+def _read(source: str) -> tuple[str, str, str, str]:
+    path = Path(source)
+    if path.is_file():
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise UserError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes; this is no config file")
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: cannot be read as UTF-8 text ({error}); give a YAML file") from None
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "run"
+        return text, str(path), str(path.resolve().parent), name
+    if source in preset_names():
+        return (PRESETS / f"{source}.yaml").read_text("utf-8"), f"preset {source}", str(Path.cwd()), source
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise UserError(f"{path}: there is no such file; presets are {', '.join(preset_names())}")
+    near = difflib.get_close_matches(source, preset_names(), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"presets are {', '.join(preset_names())};"
+    raise UserError(f"{source}: no such file and no such preset; {hint} a config file ends in .yaml")
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{where}:{line} is not YAML: {problem}") from None
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    """Apply one `a.b=c` in place; the value is read as YAML, numbers in a key index lists."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}: write key=value, for example --set train.steps=100")
+    value = _parse_yaml(text, f"--set {key}")
+    parts = key.split(".")
+    if parts == ["method", "name"]:
+        # Options that only the former method has would be unknown keys of the new one.
+        valid = option_names(str(value))
+        former = raw.get("method") or {}
+        raw["method"] = {option: former[option] for option in former if option in valid} | {"name": value}
+        return
+    node: Any = raw
+    for part in parts[:-1]:
+        if isinstance(node, list):
+            node = _item(node, part, override)
+        else:
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        if not isinstance(node, dict | list):
+            raise UserError(f"--set {override}: {part} is a single value, it has nothing inside")
+    if isinstance(node, list):
+        _item(node, parts[-1], override)
+        node[int(parts[-1])] = value
+    else:
+        node[parts[-1]] = value
+
+
+def _item(items: list[Any], part: str, override: str) -> Any:
+    if not part.isdigit() or int(part) >= len(items):
+        raise UserError(f"--set {override}: {part} is no position in a list of {len(items)} (counted from 0)")
+    return items[int(part)]
+
+
+def _explain(error: ValidationError, where: str, prefix: tuple[str, ...] = ()) -> str:
+    """The first fault as one line: where, what, and the nearest valid key for an unknown one."""
+    fault = error.errors(include_url=False)[0]
+    location = (*prefix, *fault["loc"])
+    dotted = ".".join(str(part) for part in location)
+    if fault["type"] == "extra_forbidden":
+        valid = _valid_keys(error, fault["loc"], prefix)
+        near = difflib.get_close_matches(str(location[-1]), valid, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"valid keys are {', '.join(valid)}"
+        return f"{where}: {dotted}: there is no such key; {hint}"
+    message = fault["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(fault["input"], dict | list) or fault["type"] == "missing" else f", got {fault['input']!r}"
+    return f"{where}: {dotted + ': ' if dotted else ''}{message}{given}"
+
+
+def _valid_keys(error: ValidationError, loc: Sequence[Any], prefix: tuple[str, ...]) -> list[str]:
+    model: Any = RunConfig
+    if prefix:
+        # A method's options are validated by a class of their own, named after the method.
+        return option_names(error.title)
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        candidates = (annotation, *get_args(annotation))
+        model = next(item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel))
+    return sorted(model.model_fields)

@@ -1,0 +1,205 @@
+"""Everything that is checked before the first step, and what the run will cost."""
+
+import dataclasses
+import resource
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from codyra.engine.config import RunConfig, TrainConfig, model_path
+from codyra.engine.progress import Narrator
+from codyra.engine.rng import private_random, seeded_torch
+from codyra.errors import UserError
+from codyra.families import DualEncoder, load_family
+from codyra.methods import Method, TaskContext, build_method
+from codyra.streams import Split, Task, build_stream, check_images
+from codyra.update import TaskUpdate
+
+SLOW_STEP_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that passed every check."""
+
+    config: RunConfig
+    family: DualEncoder
+    tasks: list[Task]
+    method: Method
+    target_modules: list[str]
+    full_parameters: list[str]
+    base: dict[str, Tensor]
+    """Weights of the base model that an update may change, on the CPU."""
+    accelerator: Accelerator
+
+    @property
+    def task_names(self) -> list[str]:
+        return [task.name for task in self.tasks]
+
+    def num_steps(self, task_index: int) -> int:
+        """Optimizer steps of a task; 0 for a method that trains nothing."""
+        return self.config.num_steps(len(self.tasks[task_index].train.labels)) if self.method.trains else 0
+
+    def context(self, task_index: int, previous: TaskUpdate | None = None) -> TaskContext:
+        """What the method gets to see around a task."""
+        return TaskContext(
+            net=self.family.net,
+            target_modules=self.target_modules,
+            full_parameters=self.full_parameters,
+            task_index=task_index,
+            total_steps=self.num_steps(task_index),
+            previous=previous,
+        )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will cost, from one measured training step and one scored batch per task."""
+
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrator: Narrator) -> Plan:
+    """Load the model and the data and check all of it: files, images, prompts, targets, the method's options.
+
+    Raises:
+        UserError: one line for the first thing that is wrong.
+    """
+    accelerator = make_accelerator(config.train)
+    method = build_method(config.method)
+    family = load_family(model_path(config.model))
+    tasks = build_stream(
+        config.stream,
+        seed=config.seed,
+        default_prompt=family.default_prompt,
+        data_dir=Path(config.data_dir) if config.data_dir is not None else None,
+        root=Path(config.root),
+        stored_shots=stored_shots,
+    )
+    family.check(tasks)
+    targets = family.target_modules(method.targets) if method.targets is not None else []
+    full_parameters = family.full_parameters()
+    touched = method.adapter.touched(targets, full_parameters)
+    # A copy even on the CPU: the network's own tensors are about to be trained and overwritten.
+    base = {name: family.net.get_parameter(name).detach().to("cpu", copy=True) for name in touched}
+    plan = Plan(config, family, tasks, method, targets, full_parameters, base, accelerator)
+    _check_methods_options(plan)
+    num_images = sum(len(task.train.labels) + len(task.test.labels) for task in tasks if task.modality == "image")
+    if num_images:
+        with narrator.work("checking images", num_images) as tell:
+            check_images(tasks, progress=lambda done, total: tell(1))
+    family.to(accelerator.device)
+    return plan
+
+
+def make_accelerator(train: TrainConfig) -> Accelerator:
+    """The processes, device and precision of this run.
+
+    Raises:
+        UserError: fp16 without a GPU.
+    """
+    if train.precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("train.precision: fp16 needs a GPU; use bf16 or fp32")
+    # accelerate keeps the first precision of the process for ever; a second run may want another one.
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision={"fp32": "no"}.get(train.precision, train.precision))
+
+
+def _check_methods_options(plan: Plan) -> None:
+    """Attach, build the optimizer, detach: what tuner and peft refuse is refused before anything is trained."""
+    if not plan.method.trains:
+        return
+    for task_index in sorted({plan.num_steps(index): index for index in range(len(plan.tasks))}.values()):
+        ctx = plan.context(task_index)
+        try:
+            with seeded_torch(0):
+                plan.method.before_task(ctx)
+                ctx.optimizer = torch.optim.AdamW(plan.method.param_groups(ctx, plan.config.train.lr))
+                plan.method.optimizer_ready(ctx)
+        except ValueError as error:
+            raise UserError(f"method: task {plan.tasks[task_index].name}: {error}") from None
+        plan.method.adapter.discard(ctx)
+
+
+def estimate(plan: Plan, tasks_to_do: int) -> Estimate:
+    """Measure one training step of the task with most classes, and scoring of one batch of every task.
+
+    The step trains throw-away adapters, draws from generators of its own and takes no optimizer step, so a run
+    that was measured and one that was not are the same run.
+    """
+    train = plan.config.train
+    step_seconds, num_trainable = 0.0, 0
+    if plan.method.trains:
+        task_index = max(range(len(plan.tasks)), key=lambda index: len(plan.tasks[index].class_names))
+        task, ctx = plan.tasks[task_index], plan.context(task_index)
+        with seeded_torch(0):
+            plan.method.before_task(ctx)
+            parameters = [parameter for parameter in ctx.net.parameters() if parameter.requires_grad]
+            num_trainable = sum(parameter.numel() for parameter in parameters)
+            objective = plan.family.start_task(task, 0, plan.config.method.text_loss)
+            positions = list(range(len(task.train.labels)))[: train.batch_size]
+            timings: list[float] = []
+            while len(timings) < 2 and sum(timings) < SLOW_STEP_SECONDS:
+                started = time.perf_counter()
+                with plan.accelerator.autocast():
+                    losses = objective.loss(objective.batch(positions, private_random(0)))
+                losses["loss"].backward()
+                losses["loss"].item()  # waits for an accelerator
+                timings.append(time.perf_counter() - started)
+            step_seconds = min(timings)
+        plan.method.adapter.discard(ctx)
+    score_seconds = _score_seconds(plan)
+    num_steps = sum(plan.num_steps(index) for index in range(len(plan.tasks) - tasks_to_do, len(plan.tasks)))
+    rows = 1 + (tasks_to_do if plan.method.trains else 0)
+    itemsize = 4
+    moments = 2 * itemsize * num_trainable
+    return Estimate(
+        seconds=num_steps * step_seconds + rows * score_seconds,
+        memory_bytes=peak_memory() + moments,
+        disk_bytes=tasks_to_do * itemsize * num_trainable + 2_000_000,
+    )
+
+
+def _score_seconds(plan: Plan) -> float:
+    """Seconds to score all test sets once, extrapolated from one batch of each."""
+    size = plan.config.train.eval_batch_size
+    heads = [
+        dataclasses.replace(task, test=Split(task.test.inputs[:size], task.test.labels[:size])) for task in plan.tasks
+    ]
+    started = time.perf_counter()
+    plan.family.score(heads, batch_size=size, ties=plan.config.stream.ties)
+    seconds = time.perf_counter() - started
+    return seconds * sum(len(task.test.labels) for task in plan.tasks) / sum(len(task.test.labels) for task in heads)
+
+
+def peak_memory() -> int:
+    """Bytes: the most this process has held so far, on the accelerator where there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def check_disk(folder: Path, needed_bytes: int) -> None:
+    """Refuse to start what cannot be finished.
+
+    Raises:
+        UserError: less is free than the run will write.
+    """
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise UserError(
+            f"{folder}: needs about {needed_bytes / 1e6:.0f} MB of disk, {free / 1e6:.0f} MB are free; "
+            f"free some or choose another --out"
+        )

@@ -1,0 +1,65 @@
+"""From scores to the figures of a run: accuracy matrices and metrics.json."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from codyra import metrics
+from codyra.families import TaskScore
+
+Cells = list[float | None]
+
+
+def percent(score: TaskScore | None, label_space: Literal["all", "task"]) -> float | None:
+    """Accuracy in percent, in the pooled label space or the task's own."""
+    if score is None:
+        return None
+    return 100.0 * (score.correct if label_space == "all" else score.correct_task) / score.examples
+
+
+def cells(row: Sequence[TaskScore | None], label_space: Literal["all", "task"]) -> Cells:
+    """One row of an accuracy matrix."""
+    return [percent(score, label_space) for score in row]
+
+
+def _with_error(score: TaskScore | None, label_space: Literal["all", "task"]) -> dict[str, float] | None:
+    value = percent(score, label_space)
+    if score is None or value is None:
+        return None
+    return {"score": value, "standard_error": metrics.standard_error(value, score.examples)}
+
+
+def summarise(
+    task_names: Sequence[str],
+    zero_shot: Sequence[TaskScore | None],
+    rows: Sequence[Sequence[TaskScore | None]],
+    label_space: Literal["all", "task"],
+    update_norm: Sequence[float],
+    drift: Sequence[float],
+    mean_rank: Sequence[float | None],
+    survival_auc: Sequence[float | None],
+    trainable_parameters: int,
+) -> dict[str, Any]:
+    """Content of metrics.json: every metric of `codyra.metrics`, and what each task learnt, kept and moved."""
+    R = [cells(row, label_space) for row in rows]
+    first = [value for value in cells(zero_shot, label_space) if value is not None]
+    per_task = {
+        name: {
+            "examples": score.examples if (score := rows[-1][j]) is not None else None,
+            "zero_shot": _with_error(zero_shot[j], label_space),
+            "learned": _with_error(rows[j][j], label_space),
+            "last": _with_error(rows[-1][j], label_space),
+        }
+        for j, name in enumerate(task_names)
+    }
+    return {
+        **metrics.all_metrics(R),
+        "zero_shot": sum(first) / len(first) if len(first) == len(task_names) else None,
+        "label_space": label_space,
+        "own_label_space": metrics.all_metrics([cells(row, "task") for row in rows]),
+        "update_norm": list(update_norm),
+        "drift": list(drift),
+        "mean_rank": list(mean_rank),
+        "survival_auc": list(survival_auc),
+        "trainable_parameters": trainable_parameters,
+        "per_task": per_task,
+    }

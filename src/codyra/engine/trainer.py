@@ -1,0 +1,131 @@
+"""One task, trained: the optimizer loop and nothing around it."""
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from codyra.engine.config import TrainConfig
+from codyra.engine.rng import private_random, seeded_torch
+from codyra.errors import UserError
+from codyra.families import TaskObjective, gather_features
+from codyra.methods import Method, TaskContext
+
+FLUSH_EVERY = 10
+"""Steps between two looks at the losses; reading them earlier would make an accelerator wait in every step."""
+
+
+class Objective(nn.Module):
+    """The network with its loss as `forward`, which is what accelerate's wrappers expect to call."""
+
+    def __init__(self, net: nn.Module, objective: TaskObjective) -> None:
+        super().__init__()
+        self.net = net
+        self.objective = objective
+
+    def forward(self, batch: dict[str, Tensor], gather: Callable[..., Any] | None) -> dict[str, Tensor]:
+        return self.objective.loss(batch, gather=gather)
+
+
+def batches(num_examples: int, batch_size: int, rng: random.Random) -> Iterator[list[int]]:
+    """Positions of endless batches: a new shuffle per epoch, the last batch of an epoch smaller, none dropped."""
+    while True:
+        order = list(range(num_examples))
+        rng.shuffle(order)
+        for start in range(0, num_examples, batch_size):
+            yield order[start : start + batch_size]
+
+
+def lr_factor(step: int, total_steps: int, schedule: str, warmup_steps: int) -> float:
+    """Factor on the learning rate of 0-based `step`: METHOD.md section 4, cosine(t) = 0.5 (1 + cos(pi t / T))."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    if schedule == "constant":
+        return 1.0
+    return 0.5 * (1.0 + math.cos(math.pi * step / total_steps))
+
+
+def train_task(
+    method: Method,
+    ctx: TaskContext,
+    objective: TaskObjective,
+    num_examples: int,
+    train: TrainConfig,
+    seed: int,
+    accelerator: Accelerator,
+    log: list[dict[str, float]],
+    on_steps: Callable[[int], None] = lambda more: None,
+) -> None:
+    """Train one task with a new optimizer; every process sees the same global batches and takes its share.
+
+    Appends one record per step to `log`: step, losses, lr, and what the method's pieces add.
+
+    Raises:
+        UserError: the loss is NaN or infinite (the message names the step).
+    """
+    groups = method.param_groups(ctx, train.lr)
+    optimizer = torch.optim.AdamW(groups, lr=train.lr, betas=train.betas, eps=train.eps, weight_decay=0.0)
+    base_lrs = [group["lr"] for group in optimizer.param_groups]
+    model, prepared = accelerator.prepare(Objective(ctx.net, objective), optimizer)
+    ctx.optimizer = prepared
+    method.optimizer_ready(ctx)
+
+    batch_rng = private_random(seed, "batches", ctx.task_index)
+    crop_rng = private_random(seed, "crops", ctx.task_index)
+    gather = gather_features if accelerator.num_processes > 1 else None
+    pending: list[dict[str, float | Tensor]] = []
+    plan = batches(num_examples, train.batch_size, batch_rng)
+    with seeded_torch(seed, "dropout", ctx.task_index):
+        for step in range(ctx.total_steps):
+            factor = lr_factor(step, ctx.total_steps, train.schedule, train.warmup_steps)
+            for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
+                group["lr"] = base_lr * factor
+            batch = objective.batch(next(plan), crop_rng)
+            if accelerator.num_processes > 1:
+                batch = _share(batch, accelerator)
+            with accelerator.autocast():
+                losses = model(batch, gather)
+            loss = losses["loss"]
+            penalty = method.loss(ctx, batch)
+            if penalty is not None:
+                loss = loss + penalty
+            accelerator.backward(loss)
+            method.after_backward(ctx)
+            if train.clip is not None:
+                accelerator.clip_grad_norm_(model.parameters(), train.clip)
+            prepared.step()
+            if not prepared.step_was_skipped:
+                method.after_step(ctx)
+            prepared.zero_grad()
+
+            parts = {name: value.detach() for name, value in losses.items()}
+            extra = method.train_log(ctx)
+            pending.append({"step": step, **parts, "loss": loss.detach(), "lr": train.lr * factor, **extra})
+            if len(pending) == FLUSH_EVERY or step + 1 == ctx.total_steps:
+                on_steps(len(pending))
+                _flush(pending, log)
+    accelerator.free_memory(model, prepared)
+
+
+def _share(batch: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]:
+    """This process's slice of the global batch; crops were drawn for all of it, so processes stay in step."""
+    num_examples = len(next(iter(batch.values())))
+    size = -(-num_examples // accelerator.num_processes)
+    start = accelerator.process_index * size
+    return {name: tensor[start : start + size] for name, tensor in batch.items()}
+
+
+def _flush(pending: list[dict[str, float | Tensor]], log: list[dict[str, float]]) -> None:
+    for record in pending:
+        values = {name: value if isinstance(value, int) else float(value) for name, value in record.items()}
+        if not math.isfinite(values["loss"]):
+            raise UserError(
+                f"the loss became {values['loss']} at step {values['step']}; lower train.lr, set train.clip, or use "
+                f"train.precision=fp32 (finished tasks are kept, the same command continues with this one)"
+            )
+        log.append(values)
+    pending.clear()

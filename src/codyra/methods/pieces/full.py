@@ -1,0 +1,40 @@
+"""Adapter slot, full fine-tuning: every parameter but the logit scale."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+from codyra.methods.base import Adapter, TaskContext
+from codyra.update import TaskUpdate
+
+
+class Full(Adapter):
+    """Trains the weights themselves; what a task leaves behind is a dense difference."""
+
+    def touched(self, target_modules: Sequence[str], full_parameters: Sequence[str]) -> list[str]:
+        return list(full_parameters)
+
+    def before_task(self, ctx: TaskContext) -> None:
+        ctx.model = ctx.net
+        ctx.state["before"] = {}
+        for name in ctx.full_parameters:
+            parameter = ctx.net.get_parameter(name)
+            ctx.state["before"][name] = parameter.detach().clone()
+            parameter.requires_grad_(True)
+
+    def param_groups(self, ctx: TaskContext, lr: float) -> list[dict[str, Any]]:
+        parameters = [ctx.net.get_parameter(name) for name in ctx.full_parameters]
+        return [{"params": parameters, "lr": lr, "weight_decay": 0.0}]
+
+    def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"], scale: float) -> TaskUpdate:
+        after = {name: ctx.net.get_parameter(name).detach() for name in ctx.full_parameters}
+        return TaskUpdate.from_difference(ctx.state["before"], after, scale=scale)
+
+    def discard(self, ctx: TaskContext) -> None:
+        with torch.no_grad():
+            for name, weight in ctx.state.pop("before").items():
+                parameter = ctx.net.get_parameter(name)
+                parameter.copy_(weight)
+                parameter.requires_grad_(False)
+                parameter.grad = None

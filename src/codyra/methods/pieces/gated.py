@@ -1,0 +1,42 @@
+"""Adapter slot, rank-weighted LoRA: dW = B diag(w) A, fresh for every task (CoDyRA, SoRA)."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from peft import get_peft_model
+from pydantic import Field
+from torch import Tensor
+
+from codyra.methods.base import Adapter, TaskContext
+from codyra.tuner import CodyraConfig, named_gates, param_groups
+from codyra.update import TaskUpdate, unwrap
+
+
+class Gated(Adapter):
+    """A, B and gates of every targeted linear; ranks whose gate is zero at task end are dropped."""
+
+    r: int = Field(16, ge=1, description="ranks per linear at the start of every task")
+    targets: str | list[str] = Field("all", description="all, vision, text, attention, mlp, or module names")
+    gate_init: Literal["normal", "ones"] = Field("normal", description="how the rank weights start")
+
+    def touched(self, target_modules: Sequence[str], full_parameters: Sequence[str]) -> list[str]:
+        return [f"{module}.weight" for module in target_modules]
+
+    def before_task(self, ctx: TaskContext) -> None:
+        config = CodyraConfig(r=self.r, target_modules=ctx.target_modules, gate_init=self.gate_init)
+        ctx.model = get_peft_model(ctx.net, config)
+        ctx.state["gates"] = [gate for _, gate in named_gates(ctx.model)]
+
+    def param_groups(self, ctx: TaskContext, lr: float) -> list[dict[str, Any]]:
+        return param_groups(ctx.model, lr=lr)
+
+    def train_log(self, ctx: TaskContext) -> dict[str, float | Tensor]:
+        kept = [gate.weight.detach().count_nonzero() for gate in ctx.state["gates"]]
+        return {"kept": torch.stack(kept).float().mean()}
+
+    def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"], scale: float) -> TaskUpdate:
+        return TaskUpdate.from_model(ctx.model, prox=ctx.state.get("prox"), kind=kind, scale=scale)
+
+    def discard(self, ctx: TaskContext) -> None:
+        unwrap(ctx.model)

@@ -1,0 +1,55 @@
+"""Adapter slot, fixed-rank LoRA as stock peft has it: dW = alpha / r * B A."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from pydantic import Field
+
+from codyra.methods.base import Adapter, TaskContext
+from codyra.update import TaskUpdate, unwrap
+
+
+class Lora(Adapter):
+    """A and B of every targeted linear; all ranks are kept."""
+
+    r: int = Field(16, ge=1, description="rank of every adapted linear")
+    alpha: float | None = Field(None, gt=0, description="the update is scaled by alpha / r; null means alpha = r")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    targets: str | list[str] = Field("all", description="all, vision, text, attention, mlp, or module names")
+
+    def touched(self, target_modules: Sequence[str], full_parameters: Sequence[str]) -> list[str]:
+        return [f"{module}.weight" for module in target_modules]
+
+    def before_task(self, ctx: TaskContext) -> None:
+        config = LoraConfig(
+            r=self.r,
+            lora_alpha=self.r if self.alpha is None else self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=ctx.target_modules,
+        )
+        ctx.model = get_peft_model(ctx.net, config)
+        if ctx.previous is not None and ctx.previous.kind == "cumulative":
+            self._continue_from(ctx, ctx.previous)
+
+    def _continue_from(self, ctx: TaskContext, previous: TaskUpdate) -> None:
+        # A stored update has alpha / r folded into B: take it out again.
+        scale = (self.r if self.alpha is None else self.alpha) / self.r
+        for name, (A_RD, B_OR) in previous.factors.items():
+            layer = ctx.net.get_submodule(name)
+            assert isinstance(layer, LoraLayer)
+            with torch.no_grad():
+                layer.lora_A["default"].weight.copy_(A_RD)
+                layer.lora_B["default"].weight.copy_(B_OR / scale)
+
+    def param_groups(self, ctx: TaskContext, lr: float) -> list[dict[str, Any]]:
+        factors = [parameter for parameter in ctx.net.parameters() if parameter.requires_grad]
+        return [{"params": factors, "lr": lr, "weight_decay": 0.0}]
+
+    def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"], scale: float) -> TaskUpdate:
+        return TaskUpdate.from_model(ctx.model, kind=kind, scale=scale)
+
+    def discard(self, ctx: TaskContext) -> None:
+        unwrap(ctx.model)

@@ -1,0 +1,58 @@
+"""Step-edit slot, the proximal step of CoDyRA: it hangs on the optimizer and shrinks the gates."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from codyra.methods.base import Piece, TaskContext
+from codyra.tuner import ProximalStep
+
+
+class Prox(Piece):
+    """The kappa schedule of a task; see `codyra.tuner.prox` for the rule itself."""
+
+    schedule: Literal["linear", "official"] = Field("linear", description="ramp of kappa: linear, or the released staircase")
+    operator: Literal["soft", "official"] = Field("soft", description="soft threshold, or the released three masks")
+    dense_fraction: float = Field(0.5, ge=0, lt=1, description="share of the steps before the first proximal one")
+    kappa_total: float | None = Field(
+        None, gt=0, description="schedule linear: sum of all thresholds of a task; 0.65 (the paper's) unless given"
+    )
+    kappa_max: float | None = Field(
+        None, gt=0, description="schedule official: the last threshold; 0.005 (the paper's) unless given"
+    )
+    levels: int | None = Field(None, ge=2, description="schedule official: steps of the staircase; 50 unless given")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_schedule(cls, options: dict[str, Any]) -> dict[str, Any]:
+        given = {option: value for option, value in options.items() if value is not None}
+        official = given.get("schedule", "linear") == "official"
+        foreign = ("kappa_total",) if official else ("kappa_max", "levels")
+        for option in foreign:
+            if option in given:
+                home = "linear" if official else "official"
+                raise ValueError(f"{option} belongs to schedule: {home}; remove it or change the schedule")
+        defaults = {"kappa_max": 0.005, "levels": 50} if official else {"kappa_total": 0.65}
+        return defaults | given
+
+    def optimizer_ready(self, ctx: TaskContext) -> None:
+        if self.schedule == "official":
+            thresholds = {"kappa_max": self.kappa_max, "levels": self.levels}
+        else:
+            thresholds = {"kappa_total": self.kappa_total}
+        ctx.state["prox"] = ProximalStep(
+            ctx.optimizer,
+            ctx.model,
+            total_steps=ctx.total_steps,
+            schedule=self.schedule,
+            operator=self.operator,
+            dense_fraction=self.dense_fraction,
+            **thresholds,
+        )
+
+    def train_log(self, ctx: TaskContext) -> dict[str, float | Tensor]:
+        return {"kappa": ctx.state["prox"].kappa}
+
+    def end_training(self, ctx: TaskContext) -> None:
+        ctx.state["prox"].check_fired()
