@@ -1,0 +1,22 @@
+"""CoDyRA as a PEFT tuner: rank-weighted LoRA and the proximal step that selects ranks."""
+
+from codyra.tuner.callback import CodyraCallback
+from codyra.tuner.compat import register
+from codyra.tuner.config import CodyraConfig
+from codyra.tuner.layer import Gate, GatedLinear, named_gates, plain_network
+from codyra.tuner.model import CodyraModel
+from codyra.tuner.prox import ProximalStep, param_groups
+
+__all__ = [
+    "CodyraCallback",
+    "CodyraConfig",
+    "CodyraModel",
+    "Gate",
+    "GatedLinear",
+    "ProximalStep",
+    "named_gates",
+    "param_groups",
+    "plain_network",
+]
+
+register(CodyraConfig, CodyraModel)

@@ -1,0 +1,76 @@
+"""CodyraCallback: the proximal step for users of transformers' Trainer and of TRL."""
+
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from codyra.tuner.prox import ProximalStep
+
+
+class CodyraCallback(TrainerCallback, ExportableState):
+    """Hangs a ProximalStep on the Trainer's own optimizer, for as many steps as the Trainer will take.
+
+        Trainer(model, args, callbacks=[CodyraCallback(kappa_total=0.65)], ...)
+
+    Takes the options of `ProximalStep` except `total_steps`. The state travels in the Trainer's checkpoints
+    (trainer_state.json), so a resumed run continues the schedule.
+
+    Attributes:
+        prox: the ProximalStep once training has begun; pass it to `TaskUpdate.from_model` afterwards.
+
+    Raises:
+        ValueError: at the start of training, whatever ProximalStep refuses; gates that would decay among it.
+        RuntimeError: at the end of training, when the proximal step never fired.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.prox: ProximalStep | None = None
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        **kwargs: Any,
+    ) -> None:
+        if self.prox is not None:  # train() was called again
+            self.prox.detach()
+        self.prox = ProximalStep(optimizer, model, total_steps=state.max_steps, **self.options)
+        if state.global_step > 0:
+            self._resume(state)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        assert self.prox is not None
+        self.prox.detach()
+        self.prox.check_fired()
+
+    def state(self) -> dict[str, Any]:
+        """What the Trainer writes into trainer_state.json: JSON values only."""
+        saved = None
+        if self.prox is not None:
+            saved = self.prox.state_dict()
+            saved["initial_gates"] = {name: gate.tolist() for name, gate in saved["initial_gates"].items()}
+        return {"args": self.options, "attributes": {"saved": saved}}
+
+    def _resume(self, state: TrainerState) -> None:
+        assert self.prox is not None
+        entry = (state.stateful_callbacks or {}).get(type(self).__name__)
+        saved = entry["attributes"]["saved"] if isinstance(entry, dict) else None
+        if saved is None:
+            raise ValueError(
+                f"the checkpoint at step {state.global_step} was written without CodyraCallback, so its place in the "
+                "schedule is unknown; train again from the first step with the callback"
+            )
+        initial = {
+            name: torch.tensor(saved["initial_gates"][name], dtype=gate.dtype)
+            for name, gate in self.prox.initial_gates.items()
+            if name in saved["initial_gates"]
+        }
+        self.prox.load_state_dict({**saved, "initial_gates": initial})

@@ -1,0 +1,65 @@
+"""The one file that touches PEFT surface which PEFT does not promise to keep. Written against peft 0.21.2.
+
+What is private or declared unstable there, and why it is needed here:
+- `LoraVariant`: the hook into forward, merge and unmerge of a LoRA layer; without it, ~500 lines of own tuner.
+- `peft.mapping.PEFT_TYPE_TO_*`: `register_peft_method` refuses every name outside PEFT's own enum.
+- `_maybe_include_all_linear_layers`: what "all-linear" will expand to, so that it can be checked beforehand.
+- `NonDynamicallyQuantizableLinear` (torch): the type of MultiheadAttention.out_proj, whose forward never runs.
+Overridden by name in layer.py and model.py: `LoraLayer.resolve_lora_variant`, `LoraLayer.update_layer`,
+`BaseTunerLayer._get_base_layer_device_and_dtype`, `LoraModel._prepare_model`, `LoraModel._create_new_module`.
+"""
+
+import copy
+import warnings
+from enum import StrEnum
+
+from peft import LoraConfig, PeftType
+from peft.mapping import (
+    PEFT_TYPE_TO_CONFIG_MAPPING,
+    PEFT_TYPE_TO_PREFIX_MAPPING,
+    PEFT_TYPE_TO_TUNER_MAPPING,
+)
+from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer, LoraModel
+from peft.tuners.lora.layer import LoraVariant
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
+from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+__all__ = [
+    "CODYRA",
+    "BaseTuner",
+    "BaseTunerLayer",
+    "LoraLayer",
+    "LoraLinear",
+    "LoraModel",
+    "LoraVariant",
+    "NonDynamicallyQuantizableLinear",
+    "expand_targets",
+    "register",
+]
+
+
+class CodyraPeftType(StrEnum):
+    """PEFT keys its tables by string enums, and transformers reads `.value`: a bare string would not do."""
+
+    CODYRA = "CODYRA"
+
+
+CODYRA = CodyraPeftType.CODYRA
+
+
+def register(config_class: type[LoraConfig], model_class: type[LoraModel]) -> None:
+    """Make peft and transformers know the type CODYRA; harmless when repeated."""
+    if CODYRA.value in PeftType.__members__:
+        warnings.warn(
+            "peft has a tuner named CODYRA itself; in this process codyra's takes its place", stacklevel=2
+        )
+    PEFT_TYPE_TO_CONFIG_MAPPING[CODYRA] = config_class
+    PEFT_TYPE_TO_TUNER_MAPPING[CODYRA] = model_class
+    PEFT_TYPE_TO_PREFIX_MAPPING[CODYRA] = model_class.prefix
+
+
+def expand_targets(config: LoraConfig, model: nn.Module) -> LoraConfig:
+    """A copy of `config` in which "all-linear" is replaced by the names PEFT would choose."""
+    return _maybe_include_all_linear_layers(copy.copy(config), model)

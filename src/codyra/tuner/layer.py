@@ -1,0 +1,134 @@
+"""The gated linear: y = W x + b + B (w * (A x)), a LoRA layer with one weight per rank.
+
+Shapes: N samples (any leading dimensions), D in features, O out features, R ranks.
+A is (R, D), B is (O, R), the gate w is (R,). W is (O, D) in nn.Linear and (D, O) in transformers' Conv1D.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from codyra.tuner.compat import BaseTuner, LoraLayer, LoraLinear, LoraVariant
+from codyra.tuner.config import CodyraConfig, GateInit
+
+
+class Gate(nn.Module):
+    """The rank weights of one adapter in one layer: `weight`, shape (R,).
+
+    A module and not a bare parameter, because sharding wraps modules that own a trainable `weight`.
+    `proximal` tells whether a ProximalStep was ever attached to it.
+    """
+
+    proximal = False
+
+    def __init__(self, r: int, init: GateInit, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(r, device=device, dtype=dtype))
+        if init == "normal":
+            nn.init.normal_(self.weight)
+        else:
+            nn.init.ones_(self.weight)
+
+    def forward(self, low_NR: Tensor) -> Tensor:
+        return low_NR * self.weight
+
+
+class GatedVariant(LoraVariant):
+    """What PEFT asks of a LoRA variant: how to start, run forward, merge and unmerge."""
+
+    @staticmethod
+    def init(module: "GatedLinear", adapter_name: str, config: CodyraConfig, **kwargs: Any) -> None:
+        like = module.lora_A[adapter_name].weight
+        r = module.r[adapter_name]
+        module.lora_gate[adapter_name] = Gate(r, config.gate_init, like.device, like.dtype)
+
+    @staticmethod
+    def forward(
+        module: "GatedLinear", active_adapter: str, x: Tensor, result: Tensor, **kwargs: Any
+    ) -> Tensor:
+        low_NR = module.lora_A[active_adapter](module.lora_dropout[active_adapter](x))
+        delta_NO = module.lora_B[active_adapter](module.lora_gate[active_adapter](low_NR))
+        scale = module.scaling[active_adapter]  # 1 unless PEFT's own rescaling helpers changed it
+        return result + (delta_NO if scale == 1 else delta_NO * scale)
+
+    @staticmethod
+    def merge_safe(module: "GatedLinear", active_adapter: str, orig_weight: Tensor) -> Tensor:
+        return _add_and_cast_once(orig_weight, module.get_delta_weight(active_adapter))
+
+    @staticmethod
+    def merge_unsafe(module: "GatedLinear", active_adapter: str, orig_weight: Tensor) -> None:
+        orig_weight.data = GatedVariant.merge_safe(module, active_adapter, orig_weight.data)
+
+    @staticmethod
+    def unmerge(module: "GatedLinear", active_adapter: str, orig_weight: Tensor) -> Tensor:
+        return _add_and_cast_once(orig_weight.data, -module.get_delta_weight(active_adapter))
+
+
+def _add_and_cast_once(weight: Tensor, delta: Tensor) -> Tensor:
+    """weight + delta in the dtype of delta, at least float32, cast once: adding in bf16 swallows small updates."""
+    return (weight.to(delta.dtype) + delta).to(weight.dtype)
+
+
+class GatedLinear(LoraLinear):
+    """nn.Linear or Conv1D with gated adapters: `lora_A`, `lora_B`, `lora_gate`, each keyed by adapter name."""
+
+    adapter_layer_names = (*LoraLayer.adapter_layer_names, "lora_gate")
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: CodyraConfig, **kwargs: Any) -> None:
+        super().__init__(base_layer, adapter_name, config=config, **kwargs)
+        # The type of the layer, not the user, knows how its weight lies.
+        self.fan_in_fan_out = isinstance(self.get_base_layer(), Conv1D)
+
+    def update_layer(
+        self, adapter_name: str, r: int, lora_alpha: int, config: CodyraConfig, **kwargs: Any
+    ) -> None:
+        """Add one adapter. PEFT calls this from its own constructor, hence the container is made here."""
+        if "lora_gate" not in self._modules:
+            self.lora_gate = nn.ModuleDict()
+        # alpha = r also where rank_pattern changes r: the update has no alpha/r scale.
+        super().update_layer(adapter_name, r, lora_alpha=r, config=config, **kwargs)
+
+    def resolve_lora_variant(self, *, config: CodyraConfig, **kwargs: Any) -> GatedVariant:
+        return GatedVariant()
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """B diag(w) A, laid out like the base weight, in the wider of float32 and the adapter's dtype."""
+        A_RD, B_OR, gate_R = (part[adapter].weight for part in (self.lora_A, self.lora_B, self.lora_gate))
+        dtype = torch.promote_types(B_OR.dtype, torch.float32)
+        delta_OD = (B_OR.to(dtype) * (gate_R.to(dtype) * self.scaling[adapter])) @ A_RD.to(dtype)
+        return delta_OD.T if self.fan_in_fan_out else delta_OD
+
+    def _get_base_layer_device_and_dtype(
+        self, base_layer: nn.Module
+    ) -> tuple[torch.device | None, torch.dtype | None]:
+        # PEFT gives an adapter the dtype this returns: never below float32, and float64 on a float64 base.
+        device, dtype = super()._get_base_layer_device_and_dtype(base_layer)
+        if dtype is not None and dtype.is_floating_point:
+            dtype = torch.promote_types(dtype, torch.float32)
+        return device, dtype
+
+
+def plain_network(model: nn.Module) -> nn.Module:
+    """The user's own network under PEFT's and the data-parallel wrappers, with the base model's module names."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        elif "_orig_mod" in model._modules:  # torch.compile; asking for its type would import the compiler
+            model = model.get_submodule("_orig_mod")
+        elif isinstance(model, PeftModel):
+            model = model.get_base_model()
+        elif isinstance(model, BaseTuner):
+            model = model.model
+        else:
+            return model
+
+
+def named_gates(model: nn.Module) -> Iterator[tuple[str, Gate]]:
+    """Every gate of the model, in the order of its modules: ("<module>.lora_gate.<adapter>", gate)."""
+    for name, module in plain_network(model).named_modules():
+        if isinstance(module, Gate):
+            yield name, module
