@@ -1,0 +1,67 @@
+"""Module names laid out as a grid: kind of module by layer."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModuleGrid:
+    """`cells[kind, layer]` is a module's full name; layer None holds what lies in no numbered layer."""
+
+    kinds: tuple[str, ...]
+    layers: tuple[int | None, ...]
+    cells: dict[tuple[str, int | None], str]
+
+
+def arrange(names: Iterable[str]) -> ModuleGrid:
+    """Rows in order of first appearance, such as `vision q_proj` or `text fc2`; columns by layer number.
+
+    The first number in a name is its layer, what stands before it the tower, what stands after it the kind. A
+    kind is cut to its last parts as far as it stays unique in its tower: `q_proj`, but `intermediate.dense`.
+    """
+    split = {name: _split(name) for name in names}
+    towers = dict.fromkeys(tower for tower, _, _ in split.values())
+    words = _tower_words(list(towers))
+    short = {
+        tower: _shortest_unique({kind for other, _, kind in split.values() if other == tower})
+        for tower in towers
+    }
+    cells = {}
+    for name, (tower, layer, kind) in split.items():
+        cells[f"{words[tower]} {short[tower][kind]}".strip(), layer] = name
+    assert len(cells) == len(split)
+    return ModuleGrid(
+        kinds=tuple(dict.fromkeys(kind for kind, _ in cells)),
+        layers=tuple(sorted({layer for _, layer in cells}, key=lambda layer: (layer is None, layer or 0))),
+        cells=cells,
+    )
+
+
+def _split(name: str) -> tuple[str, int | None, str]:
+    parts = name.split(".")
+    for position, part in enumerate(parts):
+        if part.isascii() and part.isdigit():
+            return ".".join(parts[:position]), int(part), ".".join(parts[position + 1 :])
+    return "", None, name
+
+
+def _tower_words(towers: list[str]) -> dict[str, str]:
+    """`vision` and `text` where unmistakable, else the whole prefix; nothing for one nameless tower."""
+    if len(towers) == 1:
+        return {towers[0]: next((word for word in ("vision", "text") if word in towers[0]), "")}
+    words = {tower: next((word for word in ("vision", "text") if word in tower), tower) for tower in towers}
+    if len(set(words.values())) < len(towers):
+        return {tower: tower for tower in towers}
+    return words
+
+
+def _shortest_unique(kinds: set[str]) -> dict[str, str]:
+    short = {}
+    for kind in kinds:
+        parts = kind.split(".")
+        tails = [".".join(parts[-length:]) for length in range(1, len(parts) + 1)]
+        others = [f".{other}" for other in kinds if other != kind]
+        short[kind] = next(
+            (tail for tail in tails if not any(other.endswith(f".{tail}") for other in others)), kind
+        )
+    return short

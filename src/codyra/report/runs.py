@@ -1,0 +1,100 @@
+"""Which runs stand side by side: a label and a line style for each, and groups that may be compared."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from codyra.engine.folder_reader import RunView
+from codyra.report.charts import NUM_STYLES, line_key
+from codyra.report.markup import Markup, join, tag
+
+
+@dataclass(frozen=True)
+class LabelledRun:
+    """A run with the name the page gives it, unique on the page, and its line style."""
+
+    view: RunView
+    label: str
+    style: int
+
+    @property
+    def heading(self) -> Markup:
+        """The label behind a sample of the run's line."""
+        return join([line_key(self.label, self.style), tag("span", self.label)])
+
+    @property
+    def num_learned(self) -> int:
+        """Tasks that were learnt and scored."""
+        return len(self.view.accuracy.rows)
+
+    def setting(self, section: str, key: str) -> Any:
+        """A value of config.yaml, None where it has none."""
+        part = self.view.config.get(section)
+        return part.get(key) if isinstance(part, dict) else None
+
+    @property
+    def incomplete(self) -> str | None:
+        """In words, why this run is not a whole stream; None when it is."""
+        num_tasks = len(self.view.accuracy.tasks)
+        reasons = []
+        if not self.view.finished:
+            reasons.append(f"unfinished: {self.num_learned} of {num_tasks} tasks learnt")
+        if self.setting("stream", "only") is not None:
+            reasons.append(f"partial stream: only {_words(self.setting('stream', 'only'))}")
+        return "; ".join(reasons) or None
+
+
+def label_runs(views: Sequence[RunView]) -> list[LabelledRun]:
+    """The method's name where that tells runs apart, else the folder's name too, else a number as well."""
+    labels = [view.manifest.method.name for view in views]
+    repeated = Counter(labels)
+    labels = [
+        label if repeated[label] == 1 else f"{label} ({view.name})"
+        for label, view in zip(labels, views, strict=True)
+    ]
+    repeated, seen = Counter(labels), Counter[str]()
+    unique = []
+    for label in labels:
+        seen[label] += 1
+        unique.append(label if repeated[label] == 1 else f"{label} no. {seen[label]}")
+    return [
+        LabelledRun(view, label, index % NUM_STYLES)
+        for index, (view, label) in enumerate(zip(views, unique, strict=True))
+    ]
+
+
+def comparable_groups(runs: Sequence[LabelledRun]) -> list[list[LabelledRun]]:
+    """Runs over the same tasks and data in the same order, scored alike; only these are compared."""
+    groups: dict[str, list[LabelledRun]] = {}
+    for run in runs:
+        data = [
+            (entry.task, entry.fingerprint, entry.test, entry.classes) for entry in run.view.manifest.data
+        ]
+        rules = [run.setting("stream", key) for key in ("label_space", "ties", "only", "score_split")]
+        tasks = [task for task in run.setting("stream", "tasks") or () if isinstance(task, dict)]
+        wording = [(task.get("prompt"), task.get("classes")) for task in tasks]
+        groups.setdefault(repr((data, rules, wording)), []).append(run)
+    return list(groups.values())
+
+
+def differences(group: Sequence[LabelledRun]) -> list[str]:
+    """What, beside the method, is not the same for all runs of a group."""
+    compared: list[tuple[str, Callable[[LabelledRun], Any]]] = [
+        ("base model", lambda run: (run.view.manifest.base.name, run.view.manifest.base.sha256)),
+        ("training examples", lambda run: [entry.train for entry in run.view.manifest.data]),
+        ("seed", lambda run: run.view.manifest.seed),
+        ("steps per task", lambda run: (run.setting("train", "steps"), run.setting("train", "epochs"))),
+        ("batch size", lambda run: run.setting("train", "batch_size")),
+        ("learning rate", lambda run: run.setting("train", "lr")),
+    ]
+    return [name for name, value in compared if any(value(run) != value(group[0]) for run in group)]
+
+
+def legend(group: Sequence[LabelledRun]) -> Markup:
+    """The lines of a group of charts and whose they are."""
+    return tag("p", *(tag("span", run.heading, class_="run-name") for run in group), class_="legend")
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

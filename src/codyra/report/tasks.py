@@ -1,0 +1,64 @@
+"""The tasks of a stream as a person sees them: pictures or texts, labels, the prompt."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+
+from codyra.engine.folder_reader import Sample, TaskSamples
+from codyra.report.markup import Markup, join, tag
+from codyra.report.numbers import count
+from codyra.report.runs import LabelledRun
+
+_MAX_EXAMPLES = 12
+_MAX_PICTURE_BYTES = 48_000
+"""One picture on the page; samples are thumbnails, and a report should travel by mail."""
+
+
+def task_samples(group: Sequence[LabelledRun]) -> Markup:
+    """Each task once, with the examples of the first run that stored any."""
+    stored = next((run.view.samples for run in group if run.view.samples), ())
+    samples = {entry.task: entry for entry in stored}
+    parts = []
+    for number, data in enumerate(group[0].view.manifest.data, start=1):
+        examples = f"{count(data.train)} training and {count(data.test)} test examples"
+        parts.append(
+            tag(
+                "article",
+                tag("h3", tag("span", str(number), class_="index"), " ", data.task),
+                tag("p", f"{count(data.classes)} classes, {examples}", class_="note"),
+                _examples(samples[data.task]) if data.task in samples else None,
+                class_="task",
+            )
+        )
+    return join(parts)
+
+
+def _examples(entry: TaskSamples) -> Markup:
+    chosen = entry.examples[:_MAX_EXAMPLES]
+    pictures = [example for example in chosen if example.image is not None]
+    texts = [example for example in chosen if example.text is not None]
+    return join(
+        [
+            tag("p", "Prompt: ", tag("q", entry.prompt), class_="prompt"),
+            tag("ul", *map(_picture, pictures), class_="pictures") if pictures else None,
+            tag("ul", *map(_text, texts), class_="texts") if texts else None,
+        ]
+    )
+
+
+def _picture(example: Sample) -> Markup:
+    assert example.image is not None
+    if len(example.image) > _MAX_PICTURE_BYTES:
+        return tag("li", tag("span", "(picture too large)"), tag("span", example.label, class_="label"))
+    kind = "png" if example.image.startswith(b"\x89PNG") else "jpeg"
+    source = f"data:image/{kind};base64,{b64encode(example.image).decode()}"
+    return tag(
+        "li",
+        tag("img", src=source, alt=f"an example of {example.label}", width=72, height=72),
+        tag("span", example.label, class_="label"),
+    )
+
+
+def _text(example: Sample) -> Markup:
+    return tag(
+        "li", tag("span", example.text, class_="quoted"), " ", tag("span", example.label, class_="label")
+    )
