@@ -116,6 +116,7 @@ def _read_split(split: Any, role: str, column: str, label: str, place: str) -> R
         raise UserError(
             f"{place}: column '{column}' does not hold images; cast it to datasets.Image and save again"
         )
-    encoded = split.cast_column(column, datasets.Image(decode=False))
+    # a row of this reads the encoded image alone; other columns might be images that decode themselves
+    encoded = split.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     images = [ImageRow(encoded, column, row, place) for row in range(len(encoded))]
     return Records(images, [checked_label(value, place, n) for n, value in enumerate(labels, 1)], place)

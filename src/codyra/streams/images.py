@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from codyra.errors import UserError
 
@@ -131,8 +131,10 @@ class ImageRow(ImageInput):
 def _naming(name: str) -> Iterator[None]:
     try:
         yield
+    except UnidentifiedImageError as error:  # its own message shows the stream object
+        raise UserError(f"cannot read image {name}: in no known format; replace or remove it") from error
     except _BROKEN as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"cannot read image {name}: {reason}; replace or remove it") from error
 
 

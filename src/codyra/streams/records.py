@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from codyra.errors import UserError
@@ -31,6 +32,7 @@ class Source:
     train: Records
     test: Records
 
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over both splits in order: the class of each example with its text, or with the
         `key` and `digest()` of its image. All classes count, because positions in shots.json count them too.

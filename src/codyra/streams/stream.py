@@ -73,17 +73,16 @@ def build_stream(
         UserError: the data of a task are missing, damaged or do not fit its spec.
     """
     tasks = []
-    sources: dict[str, tuple[Source, str]] = {}  # five tasks may share one folder: list and hash it once
+    sources: dict[str, Source] = {}  # five tasks may share one folder: list and hash it once
     for task_spec in spec.tasks:
         if spec.only is not None and task_spec.name not in spec.only:
             continue
         try:
             origin = repr((task_spec.data, task_spec.columns, task_spec.splits))
             if origin not in sources:
-                source = load_source(task_spec, spec.score_split, data_dir, root)
-                sources[origin] = source, source.fingerprint()
+                sources[origin] = load_source(task_spec, spec.score_split, data_dir, root)
             stored = (stored_shots or {}).get(task_spec.name)
-            tasks.append(_build_task(task_spec, *sources[origin], seed, default_prompt, stored))
+            tasks.append(_build_task(task_spec, sources[origin], seed, default_prompt, stored))
         except UserError as error:
             raise UserError(f"task '{task_spec.name}': {error}") from error
     return tasks
@@ -92,7 +91,6 @@ def build_stream(
 def _build_task(
     spec: TaskSpec,
     source: Source,
-    fingerprint: str,
     seed: int,
     default_prompt: str,
     stored: Mapping[str, Any] | None,
@@ -125,11 +123,13 @@ def _build_task(
         test=_split(source.test, class_names, _file_order(of_test)),
         shots=shots,
         source=spec.data,
-        fingerprint=fingerprint,
+        fingerprint=source.fingerprint,
     )
 
 
 def _class_names(source: Source, selected: list[str] | None) -> tuple[str, ...]:
+    if not source.class_names:
+        raise UserError(f"{source.train.place} is empty; a task needs training examples")
     if selected is None:
         known = set(source.class_names)
         for label in source.test.labels:
@@ -187,10 +187,13 @@ def check_images(tasks: Iterable[Task], progress: Callable[[int, int], None] | N
     """
     inputs = [content for task in tasks for split in (task.train, task.test) for content in split.inputs]
     images = list(dict.fromkeys(content for content in inputs if isinstance(content, ImageInput)))
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
+    pool = ThreadPoolExecutor()  # Pillow decodes outside Python's lock
+    try:
         for done, _ in enumerate(pool.map(_decode, images), start=1):
             if progress is not None:
                 progress(done, len(images))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the images still in the queue
 
 
 def _decode(image: ImageInput) -> None:

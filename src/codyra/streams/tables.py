@@ -29,8 +29,8 @@ def _find(kind: str, folder: Path, split: str) -> Path:
     names = [f"{split}{extension}" for extension in EXTENSIONS[kind]]
     paths = [folder / name for name in names if (folder / name).is_file()]
     if len(paths) != 1:
-        amount = "both" if paths else "no"
-        raise UserError(f"{folder} has {amount} {' or '.join(names)}; {kind}: reads one file per split")
+        found = f"both {' and '.join(names)}" if paths else f"no {' or '.join(names)}"
+        raise UserError(f"{folder} has {found}; {kind}: reads one file per split")
     return paths[0]
 
 
