@@ -285,3 +285,14 @@ def test_data_dir_is_replaced_or_asked_for(pets: Path, tmp_path: Path, build: Bu
         build(spec)
     with pytest.raises(UserError, match=r"unknown variable \$\{home\}"):
         build(PETS | {"data": "imagefolder:${home}/pets"})
+
+
+def test_home_is_understood(
+    pets: Path, tmp_path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert build(PETS | {"data": "imagefolder:~/pets"}, root=Path("/nowhere"))[0].class_names[0] == "cat"
+    with pytest.raises(UserError, match=r"no folder .*~nobody"):
+        build(PETS | {"data": "imagefolder:~nobody/pets"})
+    with pytest.raises(UserError, match=r"cannot read .*too long"):
+        build(PETS | {"data": "imagefolder:" + "x" * 5000})

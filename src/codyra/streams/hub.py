@@ -20,7 +20,7 @@ def read_dataset(location: str, root: Path, train: str, test: str, columns: Mapp
     Raises:
         UserError: no revision, a data set, split or column is missing, a text or label is missing.
     """
-    folder = root / Path(location).expanduser()
+    folder = root / location
     place = str(folder) if folder.is_dir() else location
     split_names = (train, test)
     splits = (

@@ -103,7 +103,7 @@ class ImageFile(ImageInput):
 
 @dataclass(frozen=True, slots=True)
 class ImageRow(ImageInput):
-    """One row of an Hugging Face data set whose image `column` was cast to `Image(decode=False)`."""
+    """One row of a Hugging Face data set whose image `column` was cast to `Image(decode=False)`."""
 
     dataset: Any
     column: str

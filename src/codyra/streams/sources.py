@@ -1,5 +1,6 @@
 """The `data:` grammar: imagefolder:DIR, csv:DIR, json:DIR, parquet:DIR, hf:DIR, hf:org/name@revision."""
 
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -26,14 +27,15 @@ def load_source(
         UserError: whatever is missing or damaged, with its place.
     """
     kind, _, location = _fill_in(spec.data, data_dir).partition(":")
+    location = os.path.expanduser(location)
     defaults = {"train": "train", "test": "test", "val": "validation" if kind == "hf" else "val"}
     train, test = (spec.splits.get(split, defaults[split]) for split in ("train", score_split))
     if kind == "hf":
         return read_dataset(location, root, train, test, spec.columns)
-    folder = root / Path(location).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"no folder {folder}; relative paths in data: start at {root.absolute()}")
+    folder = root / location
     try:
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder}; relative paths in data: start at {root.absolute()}")
         if kind == "imagefolder":
             return read_folder(folder, train, test)
         text, label = spec.columns.get("text", "text"), spec.columns.get("label", "label")
