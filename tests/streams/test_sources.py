@@ -292,7 +292,7 @@ def test_home_is_understood(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert build(PETS | {"data": "imagefolder:~/pets"}, root=Path("/nowhere"))[0].class_names[0] == "cat"
-    with pytest.raises(UserError, match=r"no folder .*~nobody"):
-        build(PETS | {"data": "imagefolder:~nobody/pets"})
+    with pytest.raises(UserError, match=r"no folder .*~no-such-user"):
+        build(PETS | {"data": "imagefolder:~no-such-user/pets"})
     with pytest.raises(UserError, match=r"cannot read .*too long"):
         build(PETS | {"data": "imagefolder:" + "x" * 5000})
