@@ -1,5 +1,6 @@
 """The command `codyra`. Heavy imports wait until a command needs them, so that --help answers at once."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -139,6 +140,8 @@ class Interrupted(Exception):
 
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, Ctrl-C is 130, anything else is a bug."""
+    # peft asks transformers for an attribute that transformers has renamed; nobody who types a command can mend that.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
     try:
         app()
     except UserError as error:

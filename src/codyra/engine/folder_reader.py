@@ -242,8 +242,8 @@ class RunView:
 
     @property
     def finished(self) -> bool:
-        """True when every task of the stream was learnt and scored."""
-        return self.manifest.status == "finished"
+        """True when every task of the stream was learnt and scored (the manifest says so only a moment later)."""
+        return self.metrics is not None and len(self.accuracy.rows) == len(self.accuracy.tasks)
 
 
 def read_run(path: str | Path) -> RunView:

@@ -171,15 +171,23 @@ def estimate(plan: Plan, tasks_to_do: int) -> Estimate:
 
 
 def _score_seconds(plan: Plan) -> float:
-    """Seconds to score all test sets once, extrapolated from one batch of each."""
-    size = plan.config.train.eval_batch_size
+    """Seconds to score all test sets once: the prompts, and the examples extrapolated from one batch per task."""
+    few_seconds, num_few = _time_scoring(plan, 1)
+    many_seconds, num_many = _time_scoring(plan, plan.config.train.eval_batch_size)
+    num_examples = sum(len(task.test.labels) for task in plan.tasks)
+    per_example = max(0.0, many_seconds - few_seconds) / max(1, num_many - num_few)
+    return few_seconds + per_example * num_examples
+
+
+def _time_scoring(plan: Plan, per_task: int) -> tuple[float, int]:
+    """Seconds, and examples scored, for the first `per_task` test examples of every task."""
     heads = [
-        dataclasses.replace(task, test=Split(task.test.inputs[:size], task.test.labels[:size])) for task in plan.tasks
+        dataclasses.replace(task, test=Split(task.test.inputs[:per_task], task.test.labels[:per_task]))
+        for task in plan.tasks
     ]
     started = time.perf_counter()
-    plan.family.score(heads, batch_size=size, ties=plan.config.stream.ties)
-    seconds = time.perf_counter() - started
-    return seconds * sum(len(task.test.labels) for task in plan.tasks) / sum(len(task.test.labels) for task in heads)
+    plan.family.score(heads, batch_size=plan.config.train.eval_batch_size, ties=plan.config.stream.ties)
+    return time.perf_counter() - started, sum(len(task.test.labels) for task in heads)
 
 
 def peak_memory() -> int:

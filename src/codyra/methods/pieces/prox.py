@@ -7,6 +7,7 @@ from torch import Tensor
 
 from codyra.methods.base import Piece, TaskContext
 from codyra.tuner import ProximalStep
+from codyra.tuner.prox import KAPPA_MAX, KAPPA_TOTAL, LEVELS
 
 
 class Prox(Piece):
@@ -33,7 +34,7 @@ class Prox(Piece):
             if option in given:
                 home = "linear" if official else "official"
                 raise ValueError(f"{option} belongs to schedule: {home}; remove it or change the schedule")
-        defaults = {"kappa_max": 0.005, "levels": 50} if official else {"kappa_total": 0.65}
+        defaults = {"kappa_max": KAPPA_MAX, "levels": LEVELS} if official else {"kappa_total": KAPPA_TOTAL}
         return defaults | given
 
     def optimizer_ready(self, ctx: TaskContext) -> None:

@@ -1,0 +1,73 @@
+"""What several rooms test on: small coloured pictures in an image folder, and the command as a user types it."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COLOURS = {
+    "red": (200, 40, 40),
+    "green": (40, 180, 40),
+    "blue": (40, 40, 200),
+    "grey": (128, 128, 128),
+    "black": (20, 20, 20),
+    "white": (235, 235, 235),
+}
+TASKS = {"warm": ["red", "green"], "cool": ["blue", "grey"], "plain": ["black", "white"]}
+
+
+def write_pictures(folder: Path, classes: list[str], train: int = 8, test: int = 6) -> Path:
+    """An image folder of noisy colours: FOLDER/{train,test}/<class>/<n>.png."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", train), ("test", test)):
+        for name in classes:
+            directory = folder / split / name
+            directory.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.clip(np.array(COLOURS[name]) + rng.normal(0, 45, (20, 24, 3)), 0, 255)
+                Image.fromarray(pixels.astype("uint8")).save(directory / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """The image folders of TASKS, one per task; not to be written into."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for task, classes in TASKS.items():
+        write_pictures(folder / task, classes)
+    return folder
+
+
+@pytest.fixture
+def config(pictures) -> dict:
+    """Three tasks of two classes for the built-in model; a run takes about two seconds."""
+    return {
+        "model": {"name": "builtin:tiny-clip"},
+        "method": {"name": "codyra", "r": 4},
+        "train": {"steps": 12, "batch_size": 6, "lr": 1e-3},
+        "stream": {
+            "tasks": [
+                {"name": name, "data": f"imagefolder:{pictures / name}", "prompt": "a {} picture.", "shots": 4}
+                for name in TASKS
+            ]
+        },
+    }
+
+
+@pytest.fixture
+def command(capfd, monkeypatch):
+    """Run `codyra ARGS...` in this process; gives (exit code, stdout, stderr)."""
+    from codyra.cli import main
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["codyra", *map(str, args)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capfd.readouterr()
+        code = stopped.value.code
+        return (0 if code is None else int(code)), out, err
+
+    return run
