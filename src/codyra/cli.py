@@ -127,7 +127,7 @@ def _show_comparison(runs: Mapping[str, "Run"]) -> None:
         "forgetting_max": "forgetting (max)",
         "forgetting_diag": "forgetting (diag)",
     }
-    table = Table("run", *(Text(title) for title in columns.values()), caption="percent; forgetting in points, lower is better")
+    table = Table("run", *columns.values(), caption="percent; forgetting in points, lower is better")
     for name, run in runs.items():
         figures = run.metrics
         table.add_row(Text(name), *(_figure(figures[key], 1) for key in columns))

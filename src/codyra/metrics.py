@@ -88,7 +88,7 @@ def forgetting_diag(R: Matrix) -> float | None:
 def bwt(R: Matrix) -> float | None:
     """Backward transfer, unclipped, divisor T-1: minus `forgetting_diag`."""
     forgetting = forgetting_diag(R)
-    return None if forgetting is None else -forgetting
+    return None if forgetting is None else 0.0 - forgetting  # never -0.0
 
 
 def _changes_since_learnt(R: Matrix) -> list[float | None]:

@@ -172,6 +172,9 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UserError(f"--set {override}: write key=value, for example --set train.steps=100")
     value = _parse_yaml(text, f"--set {key}")
+    if key == "data_dir" and isinstance(value, str):
+        # In a file a relative folder starts at the file; typed, it starts where the user is.
+        value = str(Path(value).expanduser().resolve())
     parts = key.split(".")
     if parts == ["method", "name"]:
         # Options that only the former method has would be unknown keys of the new one.

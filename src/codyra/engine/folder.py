@@ -64,7 +64,7 @@ class RunFolder:
     def finished_tasks(self, task_names: Sequence[str]) -> int:
         """How many tasks, from the first on, are finished."""
         for task_index, name in enumerate(task_names):
-            if not (self.task_path(task_index, name) / "scores.json").is_file():
+            if not (self.path / self.task_folder(task_index, name) / "scores.json").is_file():
                 return task_index
         return len(task_names)
 
@@ -73,9 +73,9 @@ class RunFolder:
         finished = self.exists() and self.read_json("manifest.json").get("status") == "finished"
         return finished and (self.path / "report.html").is_file()
 
-    def task_path(self, task_index: int, name: str) -> Path:
-        """Folder of a task; people count from 01, code from 0."""
-        return self.path / "tasks" / f"{task_index + 1:02d}-{name}"
+    def task_folder(self, task_index: int, name: str) -> Path:
+        """Folder of a task, relative to the run's; people count from 01, code from 0."""
+        return Path("tasks") / f"{task_index + 1:02d}-{name}"
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -102,7 +102,7 @@ class RunFolder:
 
     def read_update(self, task_index: int, name: str) -> TaskUpdate:
         """What a finished task left behind."""
-        return TaskUpdate.load(self.task_path(task_index, name))
+        return TaskUpdate.load(self.path / self.task_folder(task_index, name))
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -152,13 +152,15 @@ class RunFolder:
         ]
         self.write_json(name, {"after": after, **about, "tasks": cells})
 
-    def clear_task(self, task_index: int, name: str) -> Path:
-        """An empty folder for a task that is about to start, whatever an interrupted attempt left there."""
-        path = self.task_path(task_index, name)
+    def clear_task(self, task_index: int, name: str) -> None:
+        """Remove whatever an interrupted attempt at a task left behind."""
+        path = self.path / self.task_folder(task_index, name)
         if path.exists():
             shutil.rmtree(path)
-        path.mkdir(parents=True)
-        return path
+
+    def write_update(self, task_index: int, name: str, update: TaskUpdate, base: str, revision: str | None) -> None:
+        """Adapter (or tensors) and ranks.json of a task; `base` and `revision` name the model it belongs to."""
+        update.save(self.path / self.task_folder(task_index, name), base, revision)
 
     def write_matrix(self, name: str, task_names: Sequence[str], rows: Iterable[tuple[str, Cells]]) -> None:
         """accuracy.csv or accuracy_task.csv: full precision, an empty cell where a task was not scored."""
@@ -172,7 +174,7 @@ class RunFolder:
     def write_log(self, task_index: int, name: str, log: Sequence[Mapping[str, Any]]) -> None:
         """train.jsonl of a task, one object per step."""
         lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in log)
-        files.write_text(self.task_path(task_index, name) / "train.jsonl", lines)
+        self.write_text(self.task_folder(task_index, name) / "train.jsonl", lines)
 
 
 def _first_difference(stored: Any, given: Any, path: str = "") -> str | None:

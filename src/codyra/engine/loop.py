@@ -156,7 +156,7 @@ def _stored_shots(folder: RunFolder, config: RunConfig) -> dict[str, dict[str, A
     """Few-shot choices of an earlier attempt at this run; they win over the generator."""
     spec = config.stream
     names = [task.name for task in spec.tasks if spec.only is None or task.name in spec.only]
-    stored = {name: folder.read_json(folder.task_path(index, name) / "shots.json") for index, name in enumerate(names)}
+    stored = {name: folder.read_json(folder.task_folder(index, name) / "shots.json") for index, name in enumerate(names)}
     return {name: shots for name, shots in stored.items() if shots}
 
 
@@ -194,13 +194,13 @@ class _Loop:
         plan, task = self.plan, self.plan.tasks[task_index]
         if self.main:
             self.folder.clear_task(task_index, task.name)
-            self.folder.write_json(self.folder.task_path(task_index, task.name) / "shots.json", task.shots)
+            self.folder.write_json(self.folder.task_folder(task_index, task.name) / "shots.json", task.shots)
         started = time.perf_counter()
         update, num_trainable = self._train(task_index)
         trained = time.perf_counter()
         if self.main:
-            base_name = plan.config.model.name
-            update.save(self.folder.task_path(task_index, task.name), base_name, plan.config.model.revision)
+            model = plan.config.model
+            self.folder.write_update(task_index, task.name, update, model.name, model.revision)
         plan.accelerator.wait_for_everyone()
         drift = _distance(self._put_weights(task_index + 1), plan.base)
         merged = time.perf_counter()
@@ -280,7 +280,7 @@ class _Loop:
         done = self.folder.finished_tasks(self.plan.task_names)
         if not done:
             return Path("zero_shot.json")
-        return self.folder.task_path(done - 1, self.plan.task_names[done - 1]).relative_to(self.folder.path) / "scores.json"
+        return self.folder.task_folder(done - 1, self.plan.task_names[done - 1]) / "scores.json"
 
     def _score(self, label: str) -> Row:
         plan = self.plan
@@ -299,7 +299,7 @@ class _Loop:
         names = self.plan.task_names
         rows = []
         for index in range(self.folder.finished_tasks(names)):
-            row = self.folder.read_row(self.folder.task_path(index, names[index]) / "scores.json")
+            row = self.folder.read_row(self.folder.task_folder(index, names[index]) / "scores.json")
             assert row is not None
             rows.append(row)
         zero_shot = self.folder.read_row("zero_shot.json")
@@ -328,7 +328,7 @@ class _Loop:
         self.manifest["rounding_loss"].append(rounding_loss(plan.family.net, plan.base, updates))
         # Which tasks' figures stand in the manifest is decided by their scores, so those are written after it.
         self.folder.write_json("manifest.json", self.manifest)
-        self.folder.write_row(self.folder.task_path(task_index, name) / "scores.json", name, row, drift=drift)
+        self.folder.write_row(self.folder.task_folder(task_index, name) / "scores.json", name, row, drift=drift)
         self._write_matrices()
 
     def _finish(self) -> None:
@@ -340,7 +340,7 @@ class _Loop:
             norms.append(update.norm())
             ranks.append(_mean_rank(update))
             survival.append(update.survival_auc)
-            drift.append(self.folder.read_json(self.folder.task_path(index, name) / "scores.json")["drift"])
+            drift.append(self.folder.read_json(self.folder.task_folder(index, name) / "scores.json")["drift"])
         self.folder.write_json(
             "metrics.json",
             results.summarise(
