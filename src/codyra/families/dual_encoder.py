@@ -79,8 +79,8 @@ class DualEncoder(ABC):
         """Prefix of the parameter names of each tower that exists, under "vision" and "text"."""
 
     @abstractmethod
-    def logit_scale(self) -> Tensor:
-        """Frozen factor of the cosines, at least float32, no gradient."""
+    def logit_scale(self) -> Tensor | float:
+        """Frozen factor of the cosines; as a tensor a scalar of at least float32 without gradient."""
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> TokenTable:
@@ -172,11 +172,12 @@ class DualEncoder(ABC):
     def preview(self, task: ClassificationTask, count: int = 8) -> list[dict[str, Any]]:
         """{"label"} and `sample` of the first test example of each of the first `count` classes that have
         one."""
-        labels = list(task.test.labels)
-        present = [label for label in range(len(task.class_names)) if label in labels][:count]
+        first: dict[int, int] = {}
+        for position, label in enumerate(task.test.labels):
+            first.setdefault(label, position)
         return [
-            {"label": task.class_names[label], **self.sample(task.test.inputs[labels.index(label)])}
-            for label in present
+            {"label": task.class_names[label], **self.sample(task.test.inputs[first[label]])}
+            for label in sorted(first)[:count]
         ]
 
     def start_task(
@@ -237,8 +238,8 @@ class DualEncoder(ABC):
             correct = torch.zeros(2, dtype=torch.int64, device=self.device)
             for positions in _chunks(inputs.reading_order(), batch_size):
                 batch = _to_device(inputs.test(positions), self.device)
-                labels_N = labels[positions].to(self.device)
-                cosines_NU = unit_length(self.encode_inputs(batch)) @ prompts_UD.T
+                labels_N = labels[positions].to(self.device, non_blocking=True)
+                cosines_NU = cosines(unit_length(self.encode_inputs(batch)), prompts_UD)
                 predicted_N = cosines_NU.argmax(dim=1)
                 predicted_own_N = own_ids[cosines_NU[:, own_ids].argmax(dim=1)]
                 correct[0] += (predicted_N == pooled_C[labels_N]).sum()
@@ -303,12 +304,9 @@ class TaskObjective:
         features_ND, labels_N = unit_length(self._family.encode_inputs(batch)), batch["labels"]
         if gather is not None:
             features_ND, labels_N = gather(features_ND, labels_N)
-        prompts_CD = self._prompts()
-        # Cosines times 100 do not survive the 8 bits of bfloat16, whatever precision the towers ran in.
-        with torch.autocast(features_ND.device.type, enabled=False):
-            logits_NC = self._family.logit_scale() * features_ND @ prompts_CD.T
-            image_to_text = F.cross_entropy(logits_NC, labels_N)
-            text_to_image = text_to_image_loss(logits_NC, labels_N, self._num_rows)
+        logits_NC = self._family.logit_scale() * cosines(features_ND, self._prompts())
+        image_to_text = F.cross_entropy(logits_NC, labels_N)
+        text_to_image = text_to_image_loss(logits_NC, labels_N, self._num_rows)
         return {
             "loss": image_to_text + text_to_image,
             "image_to_text": image_to_text.detach(),
@@ -341,8 +339,14 @@ def unit_length(features_ND: Tensor) -> Tensor:
     return F.normalize(features_ND.to(torch.promote_types(features_ND.dtype, torch.float32)), dim=-1)
 
 
+def cosines(features_ND: Tensor, prompts_CD: Tensor) -> Tensor:
+    """Cosines (N, C) of unit-length rows, outside autocast: times 100 they do not survive bfloat16."""
+    with torch.autocast(features_ND.device.type, enabled=False):
+        return features_ND @ prompts_CD.T
+
+
 def _to_device(batch: Batch, device: torch.device) -> Batch:
-    return {name: tensor.to(device) for name, tensor in batch.items()}
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
 def _chunks(positions: Sequence[int], size: int) -> Iterator[Sequence[int]]:

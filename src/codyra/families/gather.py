@@ -22,7 +22,7 @@ class _AllGather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         # Not in place: autograd may hand the same tensor to other consumers.
-        total_MD = gradients[0].clone()
+        total_MD = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total_MD)
         start = sum(ctx.sizes[: dist.get_rank()])
         return total_MD[start : start + ctx.sizes[dist.get_rank()]], None

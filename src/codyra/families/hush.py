@@ -4,22 +4,31 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-import transformers
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from transformers.utils import logging as transformers_logging
 
 
 @contextlib.contextmanager
 def hush() -> Iterator[None]:
-    """No progress bars, load reports and retry notices inside; what matters there becomes a UserError."""
+    """No load reports, retry notices and bars inside, but for the bars of downloads, which can take minutes.
+
+    What matters in the silenced lines becomes a UserError.
+    """
     loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
-    bars = transformers.utils.logging.is_progress_bar_enabled()
+    bars, no_hub_bars = transformers_logging.is_progress_bar_enabled(), are_progress_bars_disabled()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    transformers.utils.logging.disable_progress_bar()
+    # transformers switches the bars of downloads together with its own.
+    transformers_logging.disable_progress_bar()
+    if not no_hub_bars:
+        enable_progress_bars()
     try:
         yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         if bars:
-            transformers.utils.logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
+        if no_hub_bars:
+            disable_progress_bars()

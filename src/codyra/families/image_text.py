@@ -63,7 +63,8 @@ class ImageTextEncoder(DualEncoder):
         )["input_ids"]
         if self.model_type == "clip":
             self._check_end_of_text(texts, tokens)
-        return TokenTable(tokens, pad_id=self.tokenizer.pad_token_id or 0)
+        # Padded with its end, whose first occurrence is the one pooled: right under both conventions below.
+        return TokenTable(tokens, pad_id=tokens[0][-1])
 
     def _check_end_of_text(self, texts: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
         """The text tower must pool the last token; a tokenizer of another model makes it pool elsewhere in

@@ -133,8 +133,8 @@ class ImageTransform:
 
     def normalise(self, pixels_N3HW: Tensor) -> Tensor:
         """uint8 pixels (N, 3, H, W) as float32 model input, on the pixels' device."""
-        mean = torch.tensor(self.mean, device=pixels_N3HW.device)[:, None, None]
-        std = torch.tensor(self.std, device=pixels_N3HW.device)[:, None, None]
+        mean = torch.tensor(self.mean)[:, None, None].to(pixels_N3HW.device, non_blocking=True)
+        std = torch.tensor(self.std)[:, None, None].to(pixels_N3HW.device, non_blocking=True)
         return (pixels_N3HW.float() * self.scale - mean) / std
 
 

@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
+    StrictDataclassError,
 )
 from safetensors import SafetensorError
 from torch import nn
@@ -50,7 +51,15 @@ HF_CHECKPOINTS = {
 }
 """Hugging Face checkpoint of the same architecture, by width and patch size of the vision tower."""
 
-LOAD_ERRORS = (OSError, ValueError, RuntimeError, ImportError, SafetensorError, pickle.UnpicklingError)
+LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
+    pickle.UnpicklingError,
+)
 """What transformers raises for a missing, foreign or damaged file."""
 
 
@@ -145,10 +154,10 @@ def _load_error(spec: ModelSpec, part: str, error: Exception) -> UserError:
         return UserError(
             f"{name} is neither a local directory nor a model on the Hugging Face hub; mend model.name"
         )
-    if caused_by(EntryNotFoundError) and part == "AutoConfig" and _fetch(spec, "open_clip_config.json"):
-        return _open_clip_error(spec, _fetch(spec, "open_clip_config.json"))
-    reason = re.sub(r"\s+", " ", str(error)).strip()
-    return UserError(f"{name}: {part} cannot read it: {reason}")
+    if caused_by(EntryNotFoundError) and (open_clip_config := _fetch(spec, "open_clip_config.json")):
+        return _open_clip_error(spec, open_clip_config)
+    reason = str(error).strip().partition("\n")[0]
+    return UserError(f"{name} cannot be read by {part}: {reason}")
 
 
 def _fetch(spec: ModelSpec, filename: str) -> Path | None:

@@ -44,8 +44,8 @@ class SentenceEncoder(DualEncoder):
     def towers(self) -> dict[str, str]:
         return {"text": ""}
 
-    def logit_scale(self) -> Tensor:
-        return torch.tensor(LOGIT_SCALE, device=self.device)
+    def logit_scale(self) -> float:
+        return LOGIT_SCALE
 
     def tokenize(self, texts: Sequence[str]) -> TokenTable:
         return self._tokenize(texts, truncate=False)
