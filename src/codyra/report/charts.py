@@ -68,7 +68,7 @@ def line_chart(
     """One chart. `description` says its content in words; `shade_until` greys the ground left of that x."""
     y_ticks = nice_ticks(*y_span, about=max(2, height // 45))
     bottom, top = y_ticks[0], y_ticks[-1]
-    first, last = min(x_ticks), max(x_ticks)
+    first, last = min(x_ticks), max(*x_ticks, *(x for line in series for x, _ in line.points))
 
     def place_x(x: float) -> float:
         return _LEFT + (x - first) / ((last - first) or 1) * (_WIDTH - _LEFT - _RIGHT)

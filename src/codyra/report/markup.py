@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from html import escape
 
-_VOID = frozenset({"img", "meta"})
+_VOID = frozenset({"img", "meta", "wbr"})
 _SELF_CLOSING = frozenset({"circle", "line", "path", "polyline", "rect"})
 
 
@@ -41,6 +41,12 @@ def tag(name: str, /, *children: Child, **attributes: Attribute) -> Markup:
     if name in _SELF_CLOSING and not children:
         return Markup(f"<{opening}/>")
     return Markup(f"<{opening}>{join(children)}</{name}>")
+
+
+def breakable(name: str) -> Markup:
+    """A name that may be long, with places where a narrow cell breaks it first."""
+    first, *rest = name.split("_")
+    return join([first, *(piece for part in rest for piece in ("_", tag("wbr"), part))])
 
 
 def scroll_box(table: Markup, label: str) -> Markup:

@@ -30,7 +30,7 @@ def render(runs: Sequence[RunView], title: str | None = None) -> str:
         raise ValueError("a report needs at least one run")
     labelled = label_runs(runs)
     groups = comparable_groups(labelled)
-    heading = title or f"{_listed([run.label for run in labelled])}: what was learnt, what was kept"
+    heading = title or f"{_methods(labelled)}: what was learnt, what was kept"
     several = len(groups) > 1
     streams = [
         tag("section", _stream_heading(number, group) if several else None, *_stream(group, f"s{number}-"))
@@ -93,7 +93,7 @@ def _stream(group: Sequence[LabelledRun], prefix: str) -> list[Markup]:
             if unlike
             else Markup(),
         ],
-        "tasks": [tag("div", task_samples(group), class_="tasks")],
+        "tasks": [tag("div", task_samples(group), class_="task-grid")],
         "matrix": [matrix_key(), *_per_run(group, matrices)],
         "curves": [tag("p", curve_note, class_="note"), task_curves(group)],
         "ranks": [tag("p", rank_note, class_="note"), *_per_run(group, module_maps)],
@@ -118,13 +118,16 @@ def _per_run(group: Sequence[LabelledRun], show: Callable[[LabelledRun], Markup]
     ]
 
 
+def _methods(runs: Sequence[LabelledRun]) -> str:
+    return _listed(list(dict.fromkeys(run.view.manifest.method.name for run in runs)))
+
+
 def _introduction(runs: Sequence[LabelledRun]) -> str:
     numbers = sorted({len(run.view.accuracy.tasks) for run in runs})
-    tasks = f"{_listed([str(number) for number in numbers])} task{'s' if numbers != [1] else ''}"
-    methods = _listed(list(dict.fromkeys(run.view.manifest.method.name for run in runs)))
+    tasks = "one task" if numbers == [1] else f"{_listed([str(n) for n in numbers])} tasks one after another"
     return (
-        f"A pre-trained model learns {tasks}{' one after another' if numbers != [1] else ''} with {methods}; "
-        "this page shows what it learnt, what it forgot and what that took."
+        f"A pre-trained model learns {tasks} with {_methods(runs)}; this page shows what it learnt, what it "
+        "forgot and what that took."
     )
 
 
@@ -142,12 +145,16 @@ def _stream_heading(number: int, group: Sequence[LabelledRun]) -> Markup:
 
 
 def _contents(groups: Sequence[Sequence[LabelledRun]]) -> Markup:
-    items = [
-        tag("a", f"{name} {number}" if len(groups) > 1 else name, href=f"#s{number}-{key}")
+    lists = [
+        tag(
+            "p",
+            tag("b", f"Stream {number}") if len(groups) > 1 else None,
+            *(tag("a", name, href=f"#s{number}-{key}") for key, name in _SECTIONS),
+            tag("a", "What ran", href="#what-ran") if number == len(groups) else None,
+        )
         for number in range(1, len(groups) + 1)
-        for key, name in _SECTIONS
     ]
-    return tag("nav", *items, tag("a", "What ran", href="#what-ran"), aria_label="Contents")
+    return tag("nav", *lists, aria_label="Contents")
 
 
 def _listed(words: Sequence[str]) -> str:

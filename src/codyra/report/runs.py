@@ -46,22 +46,22 @@ class LabelledRun:
 
 
 def label_runs(views: Sequence[RunView]) -> list[LabelledRun]:
-    """The method's name where that tells runs apart, else the folder's name too, else a number as well."""
-    labels = [view.manifest.method.name for view in views]
-    repeated = Counter(labels)
-    labels = [
-        label if repeated[label] == 1 else f"{label} ({view.name})"
-        for label, view in zip(labels, views, strict=True)
-    ]
+    """The method's name where that tells runs apart, else the folder's too, else a number as well."""
+    methods = Counter(view.manifest.method.name for view in views)
+    labels = []
+    for view in views:
+        method = view.manifest.method.name
+        if methods[method] > 1:
+            labels.append(view.name if method in view.name else f"{method} ({view.name})")
+        else:
+            labels.append(method)
     repeated, seen = Counter(labels), Counter[str]()
-    unique = []
-    for label in labels:
+    runs = []
+    for index, (view, label) in enumerate(zip(views, labels, strict=True)):
         seen[label] += 1
-        unique.append(label if repeated[label] == 1 else f"{label} no. {seen[label]}")
-    return [
-        LabelledRun(view, label, index % NUM_STYLES)
-        for index, (view, label) in enumerate(zip(views, unique, strict=True))
-    ]
+        unique = label if repeated[label] == 1 else f"{label} no. {seen[label]}"
+        runs.append(LabelledRun(view, unique, index % NUM_STYLES))
+    return runs
 
 
 def comparable_groups(runs: Sequence[LabelledRun]) -> list[list[LabelledRun]]:

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from codyra.engine.folder_reader import AccuracyTable, MeasuredScore, RunMetrics, StreamMetrics, TaskScores
+from codyra.engine.folder_reader import AccuracyTable, MeasuredScore, StreamMetrics, TaskScores
 from codyra.report.charts import Series, line_chart, y_range
-from codyra.report.markup import Markup, folded, join, scroll_box, tag
+from codyra.report.markup import Markup, breakable, folded, join, scroll_box, tag
 from codyra.report.numbers import DASH, percent, signed
 from codyra.report.runs import LabelledRun, legend
 
@@ -161,8 +161,12 @@ def _pooled_metrics(run: LabelledRun) -> StreamMetrics | None:
 
 
 def _own_metrics(run: LabelledRun) -> StreamMetrics | None:
-    metrics = _pooled_metrics(run)
-    return metrics.own_label_space if isinstance(metrics, RunMetrics) else None
+    own, table = run.view.metrics and run.view.metrics.own_label_space, run.view.accuracy_task
+    if own is None or table is None or not run.view.finished:
+        return None
+    known = [score for score in table.zero_shot or () if score is not None]
+    complete = known and len(known) == len(table.tasks)
+    return replace(own, zero_shot=math.fsum(known) / len(known) if complete else None)
 
 
 def _errors(run: LabelledRun, key: str) -> float | None:
@@ -200,10 +204,10 @@ def _metric_table(
                 tag(
                     "td",
                     tag("b", percent(value)) if is_best else percent(value),
+                    tag("span", f" ±{error:.1f}", class_="error") if error is not None else None,
                     tag("span", "★", class_="star", title="best of these runs", role="img", aria_label="best")
                     if is_best
                     else None,
-                    tag("span", f" ±{error:.1f}", class_="error") if error is not None else None,
                     class_="number",
                 )
             )
@@ -214,8 +218,12 @@ def _metric_table(
             scope="row",
         )
         rows.append(tag("tr", label, *cells))
-    table = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *rows), class_="summary")
-    return scroll_box(table, "Metrics of the runs")
+    # Visible outside the box: a caption is as wide as its table, which a phone would cut.
+    hidden = tag("caption", caption, class_="hidden")
+    table = tag("table", hidden, tag("thead", head), tag("tbody", *rows), class_="summary")
+    return join(
+        [tag("p", caption, class_="note", aria_hidden="true"), scroll_box(table, "Metrics of the runs")]
+    )
 
 
 def _footnotes(group: Sequence[LabelledRun]) -> Markup:
@@ -270,7 +278,7 @@ def _matrix(table: AccuracyTable, title: str, label: str) -> Markup:
     assert table.zero_shot is not None
     head = [tag("th", "after", scope="col")]
     head += [
-        tag("th", tag("span", str(number), class_="index"), " ", name, scope="col")
+        tag("th", tag("span", str(number), class_="index"), " ", breakable(name), scope="col")
         for number, name in enumerate(table.tasks, start=1)
     ]
     rows = [
@@ -282,7 +290,7 @@ def _matrix(table: AccuracyTable, title: str, label: str) -> Markup:
         )
     ]
     for i, scores in enumerate(table.rows):
-        name = tag("th", tag("span", str(i + 1), class_="index"), " ", table.tasks[i], scope="row")
+        name = tag("th", tag("span", str(i + 1), class_="index"), " ", breakable(table.tasks[i]), scope="row")
         kinds = ["diagonal" if j == i else "ahead" if j > i else "learnt" for j in range(len(scores))]
         rows.append(
             tag("tr", name, *(_score_cell(score, kind) for score, kind in zip(scores, kinds, strict=True)))

@@ -40,13 +40,18 @@ def training_charts(group: Sequence[LabelledRun]) -> Markup:
                 title=f"{title}, task {number}, {names[number - 1]}",
                 description="; ".join(_story(line) for line in lines),
                 y_span=spans[short_title],
-                x_ticks=nice_ticks(0, max(x for line in lines for x, _ in line.points)),
+                x_ticks=_step_ticks(lines),
                 height=height,
             )
             panels.append(tag("div", tag("span", short_title, class_="panel"), chart))
         caption = tag("figcaption", tag("span", str(number), class_="index"), " ", names[number - 1])
         figures.append(tag("figure", caption, *panels))
     return join([legend(trained), tag("div", *figures, class_="multiples")])
+
+
+def _step_ticks(lines: Sequence[Series]) -> list[float]:
+    last = max(x for line in lines for x, _ in line.points)
+    return [tick for tick in nice_ticks(0, last, about=5) if tick <= last + 1]
 
 
 def _numbers(group: Sequence[LabelledRun]) -> list[int]:

@@ -51,16 +51,15 @@ def _survival(tasks: Sequence[tuple[TaskView, RankTable]]) -> Markup | None:
     measured = [(task, ranks.survival_auc) for task, ranks in tasks if ranks.survival_auc is not None]
     if not measured:
         return None
-    values = ", ".join(f"{auc:.4f}" for _, auc in measured)
-    lowest = min(auc for _, auc in measured)
+    lowest, highest = (f"{choose(auc for _, auc in measured):.4f}" for choose in (min, max))
     verdict = (
         "In this run they were, in every task: chance chose the ranks, not the data."
-        if lowest >= _CHANCE_AUC
+        if float(lowest) >= _CHANCE_AUC
         else "In this run the start does not fully explain which ranks stayed; training had a say."
     )
     return tag(
         "p",
-        tag("b", "Survival AUC per task: ", values, ". "),
+        tag("b", "Survival AUC ", lowest if lowest == highest else f"{lowest} to {highest}", ". "),
         "It says how well the random starting weight of a rank foretells whether the rank survives: near 1, "
         "the ranks were chosen by the initial draw, not by the data; at 0.5 the draw had no say. ",
         verdict,
@@ -74,13 +73,13 @@ CellMaker = Callable[[ModuleUpdate], Markup]
 def _maps(
     tasks: Sequence[tuple[TaskView, RankTable]],
     make_cell: CellMaker,
-    make_caption: Callable[[RankTable], str],
+    make_caption: Callable[[RankTable], list[str]],
     label: str,
 ) -> Markup:
     maps = []
     for task, ranks in tasks:
         name = tag("span", tag("span", str(task.number), class_="index"), " ", task.name)
-        caption = tag("caption", name, tag("span", make_caption(ranks), class_="meaning"))
+        caption = tag("caption", name, *(tag("span", line, class_="meaning") for line in make_caption(ranks)))
         if ranks.modules:
             body = _module_table(arrange(ranks.modules), ranks, caption, make_cell)
             maps.append(scroll_box(body, f"{label}, task {task.number}"))
@@ -112,15 +111,11 @@ def _rank_cell(entry: ModuleUpdate) -> Markup:
     return tag("td", str(entry.kept), class_=_level(entry.kept / entry.r))
 
 
-def _rank_caption(ranks: RankTable) -> str:
+def _rank_caption(ranks: RankTable) -> list[str]:
     kept = [entry.kept for entry in ranks.modules.values() if entry.kept is not None]
     starts = sorted({entry.r for entry in ranks.modules.values() if entry.r})
-    auc = "" if ranks.survival_auc is None else f", survival AUC {ranks.survival_auc:.4f}"
-    return (
-        f"{sum(kept) / len(kept):.1f} of {'/'.join(map(str, starts))} ranks kept on average{auc}"
-        if kept
-        else ""
-    )
+    lines = [f"mean {sum(kept) / len(kept):.1f} of {'/'.join(map(str, starts))}"] if kept else []
+    return lines + ([] if ranks.survival_auc is None else [f"survival AUC {ranks.survival_auc:.4f}"])
 
 
 def _norm_cell(largest: float) -> CellMaker:
@@ -132,8 +127,8 @@ def _norm_cell(largest: float) -> CellMaker:
     return make
 
 
-def _norm_caption(ranks: RankTable) -> str:
-    return f"|ΔW| {short(ranks.norm)} over all modules"
+def _norm_caption(ranks: RankTable) -> list[str]:
+    return [f"in all {short(ranks.norm)}"]
 
 
 def size_charts(group: Sequence[LabelledRun]) -> Markup:
@@ -161,4 +156,4 @@ def size_charts(group: Sequence[LabelledRun]) -> Markup:
             x_ticks=range(1, len(group[0].view.accuracy.tasks) + 1),
         )
         charts.append(tag("figure", tag("figcaption", title), chart))
-    return join([legend(finished), tag("div", *charts, class_="multiples wide")])
+    return join([legend(finished), tag("div", *charts, class_="multiples")])
