@@ -65,8 +65,8 @@ class CodyraCallback(TrainerCallback, ExportableState):
         saved = entry["attributes"]["saved"] if isinstance(entry, dict) else None
         if saved is None:
             raise ValueError(
-                f"the checkpoint at step {state.global_step} was written without CodyraCallback, so its place in the "
-                "schedule is unknown; train again from the first step with the callback"
+                f"the checkpoint at step {state.global_step} was written without CodyraCallback, so its "
+                "place in the schedule is unknown; train again from the first step with the callback"
             )
         initial = {
             name: torch.tensor(saved["initial_gates"][name], dtype=gate.dtype)

@@ -1,17 +1,17 @@
 """The one file that touches PEFT surface which PEFT does not promise to keep. Written against peft 0.21.2.
 
 What is private or declared unstable there, and why it is needed here:
-- `LoraVariant`: the hook into forward, merge and unmerge of a LoRA layer; without it, ~500 lines of own tuner.
+- `LoraVariant`: the hook into forward, merge and unmerge of a LoRA layer.
 - `peft.mapping.PEFT_TYPE_TO_*`: `register_peft_method` refuses every name outside PEFT's own enum.
 - `_maybe_include_all_linear_layers`: what "all-linear" will expand to, so that it can be checked beforehand.
-- `NonDynamicallyQuantizableLinear` (torch): the type of MultiheadAttention.out_proj, whose forward never runs.
+- `NonDynamicallyQuantizableLinear` (torch): the type of MultiheadAttention.out_proj; its forward never runs.
 Overridden by name in layer.py and model.py: `LoraLayer.resolve_lora_variant`, `LoraLayer.update_layer`,
 `BaseTunerLayer._get_base_layer_device_and_dtype`, `LoraModel._prepare_model`, `LoraModel._create_new_module`.
 """
 
 import copy
 import warnings
-from enum import StrEnum
+from enum import Enum
 
 from peft import LoraConfig, PeftType
 from peft.mapping import (
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-class CodyraPeftType(StrEnum):
+class CodyraPeftType(str, Enum):  # noqa: UP042 - PEFT cuts its status tables out of str(Enum)
     """PEFT keys its tables by string enums, and transformers reads `.value`: a bare string would not do."""
 
     CODYRA = "CODYRA"

@@ -75,6 +75,6 @@ class CodyraConfig(LoraConfig):
             self.lora_alpha = self.r
         if self.lora_alpha != self.r:
             raise ValueError(
-                f"CodyraConfig: lora_alpha={self.lora_alpha} must equal r={self.r}: the update has no alpha/r "
-                "scale; remove it"
+                f"CodyraConfig: lora_alpha={self.lora_alpha} must equal r={self.r}: the update has no "
+                "alpha/r scale; remove it"
             )

@@ -69,12 +69,13 @@ class GatedVariant(LoraVariant):
 
 
 def _add_and_cast_once(weight: Tensor, delta: Tensor) -> Tensor:
-    """weight + delta in the dtype of delta, at least float32, cast once: adding in bf16 swallows small updates."""
-    return (weight.to(delta.dtype) + delta).to(weight.dtype)
+    """weight + delta in the wider dtype (delta is at least float32), cast once: bf16 swallows small updates."""
+    wide = torch.promote_types(weight.dtype, delta.dtype)
+    return (weight.to(wide) + delta.to(wide)).to(weight.dtype)
 
 
 class GatedLinear(LoraLinear):
-    """nn.Linear or Conv1D with gated adapters: `lora_A`, `lora_B`, `lora_gate`, each keyed by adapter name."""
+    """nn.Linear or Conv1D with gated adapters: `lora_A`, `lora_B` and `lora_gate`, keyed by adapter name."""
 
     adapter_layer_names = (*LoraLayer.adapter_layer_names, "lora_gate")
 
@@ -95,11 +96,16 @@ class GatedLinear(LoraLinear):
     def resolve_lora_variant(self, *, config: CodyraConfig, **kwargs: Any) -> GatedVariant:
         return GatedVariant()
 
+    def factors(self, adapter: str) -> tuple[Tensor, Tensor, Tensor]:
+        """A (R, D), B (O, R) and the gate (R,) times PEFT's scaling, each at least float32."""
+        parts: list[Any] = [part[adapter].weight for part in (self.lora_A, self.lora_B, self.lora_gate)]
+        A_RD, B_OR, gate_R = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in parts)
+        return A_RD, B_OR, gate_R * self.scaling[adapter]
+
     def get_delta_weight(self, adapter: str) -> Tensor:
         """B diag(w) A, laid out like the base weight, in the wider of float32 and the adapter's dtype."""
-        A_RD, B_OR, gate_R = (part[adapter].weight for part in (self.lora_A, self.lora_B, self.lora_gate))
-        dtype = torch.promote_types(B_OR.dtype, torch.float32)
-        delta_OD = (B_OR.to(dtype) * (gate_R.to(dtype) * self.scaling[adapter])) @ A_RD.to(dtype)
+        A_RD, B_OR, gate_R = self.factors(adapter)
+        delta_OD = (B_OR * gate_R) @ A_RD
         return delta_OD.T if self.fan_in_fan_out else delta_OD
 
     def _get_base_layer_device_and_dtype(
@@ -107,13 +113,13 @@ class GatedLinear(LoraLinear):
     ) -> tuple[torch.device | None, torch.dtype | None]:
         # PEFT gives an adapter the dtype this returns: never below float32, and float64 on a float64 base.
         device, dtype = super()._get_base_layer_device_and_dtype(base_layer)
-        if dtype is not None and dtype.is_floating_point:
+        if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
             dtype = torch.promote_types(dtype, torch.float32)
         return device, dtype
 
 
 def plain_network(model: nn.Module) -> nn.Module:
-    """The user's own network under PEFT's and the data-parallel wrappers, with the base model's module names."""
+    """The user's own network under PEFT's and data-parallel wrappers; its names are the base model's."""
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
             model = model.module

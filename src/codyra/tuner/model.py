@@ -21,8 +21,8 @@ class CodyraModel(LoraModel):
     """PEFT's LoraModel with gated layers; made by `peft.get_peft_model(net, CodyraConfig(...))`.
 
     Raises:
-        ValueError: a target is not a plain linear (packed attention, embedding, convolution, quantised layer);
-            the network is unchanged then.
+        ValueError: a target is not a plain linear (packed attention, embedding, convolution, quantised
+            layer); the network is unchanged then.
     """
 
     def _prepare_model(self, peft_config: CodyraConfig, model: nn.Module) -> None:

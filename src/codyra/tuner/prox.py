@@ -25,7 +25,7 @@ LEVELS = 50
 
 
 def linear_thresholds(total_steps: int, dense_fraction: float, kappa_total: float) -> list[float]:
-    """Thresholds of the n steps t > dense_fraction * total_steps: a ramp kappa_top * k / n, k = 1..n, that sums to kappa_total."""
+    """The ramp kappa_top * k / n over the n steps t > dense_fraction * total_steps; sums to kappa_total."""
     num_proximal = total_steps - 1 - math.floor(dense_fraction * total_steps)
     kappa_top = 2 * kappa_total / (num_proximal + 1)
     return [kappa_top * k / num_proximal for k in range(1, num_proximal + 1)]
@@ -43,8 +43,9 @@ def official_thresholds(
     stride = int((total_steps - num_dense) // levels)
     if stride == 0:
         raise ValueError(
-            f"schedule='official' needs at least levels={levels} sparse steps, got {total_steps - num_dense:g} of "
-            f"total_steps={total_steps}; use schedule='linear', or fewer levels, or more steps"
+            f"schedule='official' needs at least levels={levels} sparse steps, got "
+            f"{total_steps - num_dense:g} of total_steps={total_steps}; use schedule='linear', or fewer "
+            "levels, or more steps"
         )
     thresholds, level, kappa = [], 0, 0.0
     for step in range(total_steps):
@@ -69,7 +70,7 @@ def official_threshold(gate_R: Tensor, kappa: float) -> Tensor:
 
 
 def param_groups(model: nn.Module, lr: float) -> list[dict[str, Any]]:
-    """Two optimizer groups, [everything else that trains (A and B), gates], with weight_decay 0.0 written into both.
+    """Two optimizer groups, [all else that trains (A and B), gates], with weight_decay 0.0 written into both.
 
     Raises:
         ValueError: the model has no trainable gate.
@@ -92,7 +93,8 @@ class ProximalStep:
         optimizer: the optimizer of the gates; accelerate's wrapper is unwrapped.
         model: the model with gates, as returned by `get_peft_model` (or wrapped in DDP).
         total_steps: optimizer steps of this task.
-        schedule: "linear", a ramp of thresholds that sum to `kappa_total`; "official", the released staircase.
+        schedule: "linear", a ramp of thresholds that sum to `kappa_total`; "official", the released
+            staircase.
         kappa_total: only "linear": sum of all thresholds, in units of w; 0.65 unless given.
         kappa_max, levels: only "official": last threshold and number of levels; 0.005 and 50 unless given.
         dense_fraction: share of the steps before the sparse phase, in [0, 1).
@@ -101,11 +103,13 @@ class ProximalStep:
     Attributes:
         kappa: threshold applied after the last step, 0.0 in the dense phase.
         steps: executed optimizer steps. calls: how many of them were followed by the operator.
-        initial_gates: gate weights at construction, {"<module>.lora_gate.<adapter>": (R,) float tensor on the CPU}.
+        initial_gates: gate weights at construction, {"<module>.lora_gate.<adapter>": (R,) float tensor on the
+            CPU}.
 
     Raises:
-        ValueError: no gates, gates that decay or are not in the optimizer, a schedule that never shrinks, options of
-            the other schedule, a second ProximalStep on one optimizer; also on a step beyond `total_steps`.
+        ValueError: no gates, gates that decay or are not in the optimizer, a schedule that never shrinks,
+            options of the other schedule, a second ProximalStep on one optimizer; also on a step beyond
+            `total_steps`.
     """
 
     def __init__(
@@ -125,8 +129,9 @@ class ProximalStep:
             optimizer = optimizer.optimizer
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise ValueError(
-                f"ProximalStep needs a torch optimizer, got {type(optimizer).__name__}; build the optimizer in Python "
-                "from codyra.param_groups(model, lr) and attach ProximalStep to it before it is wrapped"
+                f"ProximalStep needs a torch optimizer, got {type(optimizer).__name__}; build the optimizer "
+                "in Python from codyra.param_groups(model, lr) and attach ProximalStep to it before it is "
+                "wrapped"
             )
         self._optimizer = optimizer
         self._thresholds = _thresholds(total_steps, schedule, kappa_total, kappa_max, levels, dense_fraction)
@@ -144,13 +149,14 @@ class ProximalStep:
         self.initial_gates = {name: gate.weight.detach().cpu().clone() for name, gate in gates.items()}
         if self.total_shrink < 1 and all(bool((gate == 1).all()) for gate in self.initial_gates.values()):
             warnings.warn(
-                f"every gate starts at 1 and the thresholds sum to {self.total_shrink:g}: hardly any rank can be pruned; "
-                "raise kappa_total above 1 or use gate_init='normal'",
+                f"every gate starts at 1 and the thresholds sum to {self.total_shrink:g}: hardly any rank "
+                "can be pruned; raise kappa_total above 1 or use gate_init='normal'",
                 stacklevel=2,
             )
-        if any(isinstance(getattr(hook, "__self__", None), ProximalStep) for hook in _step_hooks(optimizer)):
+        hooks = optimizer._optimizer_step_post_hooks.values()
+        if any(isinstance(getattr(hook, "__self__", None), ProximalStep) for hook in hooks):
             raise ValueError(
-                "this optimizer already has a ProximalStep, a second one would shrink twice; detach() the first"
+                "this optimizer has a ProximalStep already and would shrink twice; detach() the first one"
             )
         self._handle = optimizer.register_step_post_hook(self._after_step)
         for gate in gates.values():
@@ -172,19 +178,20 @@ class ProximalStep:
         Raises:
             RuntimeError: the operator was never applied, so that plain LoRA was trained.
 
-        Warns when fewer than `total_steps` steps were executed: the last and largest thresholds are then missing.
+        Warns when fewer than `total_steps` steps were executed: the last and largest thresholds are then
+        missing.
         """
         if self.calls == 0:
             raise RuntimeError(
-                f"the proximal step never fired: {self.steps} of total_steps={self.total_steps} optimizer steps were "
-                "executed, none in the sparse phase; give ProximalStep the optimizer that trains the model, and its "
-                "true number of steps"
+                f"the proximal step never fired: {self.steps} of total_steps={self.total_steps} optimizer "
+                "steps were executed, none in the sparse phase; give ProximalStep the optimizer that trains "
+                "the model, and its true number of steps"
             )
         if self.steps < self.total_steps:
             applied = math.fsum(self._threshold(step) for step in range(self.steps))
             warnings.warn(
-                f"only {self.steps} of total_steps={self.total_steps} steps were executed: the gates shrank by "
-                f"{applied:.3g} instead of {self.total_shrink:.3g}",
+                f"only {self.steps} of total_steps={self.total_steps} steps were executed: the gates shrank "
+                f"by {applied:.3g} instead of {self.total_shrink:.3g}",
                 stacklevel=2,
             )
 
@@ -198,7 +205,7 @@ class ProximalStep:
         return num_kept / len(self.initial_gates)
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbers, strings and tensors only: {"steps", "calls", "plan": {...}, "initial_gates": {name: (R,) tensor}}."""
+        """Keys steps, calls, plan, initial_gates: numbers, strings, and one (R,) tensor per gate, by name."""
         return {
             "steps": self.steps,
             "calls": self.calls,
@@ -212,13 +219,10 @@ class ProximalStep:
         Raises:
             ValueError: the state belongs to another schedule or to another set of gates.
         """
-        for key, here in self._plan.items():
-            if state["plan"][key] != here:
-                what = (
-                    "another schedule" if key == "thresholds" else f"{key}={state['plan'][key]}, not {here}"
-                )
+        for option, here in self._plan.items():
+            if state["plan"][option] != here:
                 raise ValueError(
-                    f"the saved ProximalStep has {what}; continue with the options it was started with"
+                    f"the saved ProximalStep differs in its {option}; continue with the options it began with"
                 )
         shapes = {name: gate.shape for name, gate in state["initial_gates"].items()}
         if shapes != {name: gate.shape for name, gate in self.initial_gates.items()}:
@@ -234,14 +238,15 @@ class ProximalStep:
 
     @torch.no_grad()
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        # A fused optimizer skips inside its kernel and still returns; GradScaler leaves the reason on the optimizer.
+        # To skip a step GradScaler does not call it, except on a fused optimizer: that one skips inside its
+        # kernel, and the scaler leaves the reason on the optimizer.
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is not None and found_inf.item():
             return
         if self.steps == self.total_steps:
             raise ValueError(
-                f"optimizer step {self.steps + 1} is beyond total_steps={self.total_steps}; give ProximalStep the true "
-                "number of optimizer steps, or detach() it when the task has ended"
+                f"optimizer step {self.steps + 1} is beyond total_steps={self.total_steps}; give "
+                "ProximalStep the true number of optimizer steps, or detach() it when the task has ended"
             )
         self._check_decay()
         self.steps += 1
@@ -264,8 +269,8 @@ class ProximalStep:
             placed |= inside
         if placed != self._gate_ids:
             raise ValueError(
-                f"{len(self._gate_ids - placed)} of {len(self._gate_ids)} gates are not in the optimizer; build it from "
-                "codyra.param_groups(model, lr)"
+                f"{len(self._gate_ids - placed)} of {len(self._gate_ids)} gates are not in the optimizer; "
+                "build it from codyra.param_groups(model, lr)"
             )
         return groups
 
@@ -283,14 +288,10 @@ class ProximalStep:
             decay = self._optimizer.param_groups[index].get("weight_decay", 0)
             if decay != 0:
                 raise ValueError(
-                    f"gates are in a parameter group with weight_decay={decay}, which would shrink them besides kappa; "
-                    "build the optimizer from codyra.param_groups(model, lr) (with a Trainer: optimizers=(optimizer, "
-                    "None)) or set weight_decay=0.0"
+                    f"gates are in a parameter group with weight_decay={decay}, which would shrink them "
+                    "besides kappa; build the optimizer from codyra.param_groups(model, lr) (with a Trainer: "
+                    "optimizers=(optimizer, None)) or set weight_decay=0.0"
                 )
-
-
-def _step_hooks(optimizer: torch.optim.Optimizer) -> list[Any]:
-    return list(optimizer._optimizer_step_post_hooks.values())
 
 
 def _trainable_gates(model: nn.Module) -> dict[str, Gate]:
@@ -331,8 +332,8 @@ def _thresholds(
         raise ValueError(
             "schedule='linear' takes kappa_total; use schedule='official' for kappa_max and levels"
         )
-    if total_steps < 1:
-        raise ValueError(f"total_steps={total_steps} must be at least 1")
+    if type(total_steps) is not int or total_steps < 1:
+        raise ValueError(f"total_steps={total_steps} must be a whole number of optimizer steps, at least 1")
     if not 0 <= dense_fraction < 1:
         raise ValueError(f"dense_fraction={dense_fraction} must be at least 0 and below 1")
     kappa_total = KAPPA_TOTAL if kappa_total is None else kappa_total

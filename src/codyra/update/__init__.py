@@ -1,0 +1,15 @@
+"""What a task leaves behind (task_update.py), its files (storage.py), and weights made from it (merge.py)."""
+
+from codyra.update.merge import compose, consolidate, rounding_loss, unwrap, write_weights
+from codyra.update.storage import Kind
+from codyra.update.task_update import TaskUpdate
+
+__all__ = [
+    "Kind",
+    "TaskUpdate",
+    "compose",
+    "consolidate",
+    "rounding_loss",
+    "unwrap",
+    "write_weights",
+]

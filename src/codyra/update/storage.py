@@ -1,0 +1,161 @@
+"""The files of a task update; the adapter among them is standard PEFT LoRA and loads without codyra."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from codyra import files
+from codyra.errors import UserError
+
+if TYPE_CHECKING:
+    from codyra.update.task_update import TaskUpdate
+
+Kind = Literal["low_rank", "dense", "cumulative", "head", "none"]
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+TENSORS = "update.safetensors"
+RANKS = "ranks.json"
+
+
+def check_kind(kind: str) -> None:
+    """Raise UserError for a kind of update that this version does not know."""
+    if kind not in get_args(Kind):
+        raise UserError(f"unknown kind of update {kind!r}; known are {', '.join(get_args(Kind))}")
+
+
+def save(update: "TaskUpdate", directory: Path, base_model: str | None, revision: str | None) -> None:
+    """Write the files one by one, each atomically; ranks.json, which says what must be there, comes last."""
+    written = set()
+    if update.factors:
+        weights: dict[str, Tensor] = {}
+        for name, factors in update.factors.items():
+            weights |= dict(zip(_keys(name), factors, strict=True))
+        _write_tensors(directory / ADAPTER_WEIGHTS, weights)
+        files.write_json(directory / ADAPTER_CONFIG, _adapter_config(update, base_model, revision))
+        written = {ADAPTER_WEIGHTS, ADAPTER_CONFIG}
+    if update.tensors:
+        _write_tensors(directory / TENSORS, update.tensors)
+        written = {TENSORS}
+    for stale in {ADAPTER_WEIGHTS, ADAPTER_CONFIG, TENSORS} - written:
+        (directory / stale).unlink(missing_ok=True)
+    files.write_json(directory / RANKS, _rank_table(update))
+
+
+def load_fields(directory: Path) -> dict[str, Any]:
+    """The constructor's arguments of the TaskUpdate in `directory`.
+
+    Raises:
+        UserError: a file is missing or damaged, or the files do not belong together.
+    """
+    try:
+        table = json.loads((directory / RANKS).read_text(encoding="utf-8"))
+        check_kind(table["kind"])
+        fields: dict[str, Any] = {"kind": table["kind"], "survival_auc": table["survival_auc"]}
+        if table["kind"] in ("low_rank", "cumulative"):
+            fields["ranks"] = {name: row["kept"] for name, row in table["modules"].items()}
+            fields["full_ranks"] = {name: row["r"] for name, row in table["modules"].items()}
+        if table["no_change"]:
+            return fields
+        if "ranks" not in fields:
+            return fields | {"tensors": safetensors.torch.load_file(directory / TENSORS)}
+        config = json.loads((directory / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        weights = safetensors.torch.load_file(directory / ADAPTER_WEIGHTS)
+        adapted = {name: _keys(name) for name, kept in fields["ranks"].items() if kept}
+        if set(weights) != {key for keys in adapted.values() for key in keys}:
+            raise UserError(f"{ADAPTER_WEIGHTS} and {RANKS} name different modules; restore the folder")
+        fields["factors"] = {name: (weights[A], weights[B]) for name, (A, B) in adapted.items()}
+        fields["base_info"] = {
+            key: config[key] for key in ("auto_mapping", "base_model_name_or_path", "task_type")
+        }
+        fields["lookalikes"] = isinstance(config["target_modules"], str)
+        return fields
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename} is missing, so this is no whole task update; restore the folder"
+        ) from error
+    except UserError as error:
+        raise UserError(f"{directory}: {error}") from error
+    except (ValueError, SafetensorError) as error:
+        raise UserError(f"{directory} holds a damaged task update ({error}); restore the folder") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{directory} holds a task update without {error}; restore the folder") from error
+
+
+def has_lookalikes(targets: Iterable[str], names: Iterable[str]) -> bool:
+    """Would a loader that matches module names by their ends hit a module of `names` that is no target?"""
+    targets = set(targets)
+    # The parts of a dotted name after its first dot, its second dot, ... are what a loader would compare.
+    return any(
+        name not in targets and any(name[dot.end() :] in targets for dot in re.finditer(r"\.", name))
+        for name in names
+    )
+
+
+def _keys(module: str) -> tuple[str, str]:
+    return (f"base_model.model.{module}.lora_A.weight", f"base_model.model.{module}.lora_B.weight")
+
+
+def _rank_table(update: "TaskUpdate") -> dict[str, Any]:
+    return {
+        "kind": update.kind,
+        "no_change": update.no_change,
+        "survival_auc": update.survival_auc,
+        "norm": update.norm(),
+        "modules": {
+            name: {"kept": update.ranks.get(name), "r": update.full_ranks.get(name), "norm": norm}
+            for name, norm in update.norms.items()
+        },
+    }
+
+
+def _adapter_config(update: "TaskUpdate", base_model: str | None, revision: str | None) -> dict[str, Any]:
+    """A LoRA config of scale 1 everywhere, as some readers ignore the patterns: r = alpha = largest rank."""
+    ranks = {name: update.ranks[name] for name in sorted(update.factors)}
+    pattern = {_pattern_key(name, ranks): rank for name, rank in ranks.items()}
+    exact = update.lookalikes or has_lookalikes(ranks, update.ranks)
+    config = {
+        "auto_mapping": None,
+        "base_model_name_or_path": None,
+        "task_type": None,
+        **update.base_info,
+        "alpha_pattern": pattern,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": max(ranks.values()),
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": max(ranks.values()),
+        "rank_pattern": pattern,
+        "revision": revision,
+        "target_modules": "|".join(re.escape(name) for name in ranks) if exact else list(ranks),
+    }
+    if base_model is not None:
+        config["base_model_name_or_path"] = base_model
+    return dict(sorted(config.items()))
+
+
+def _pattern_key(name: str, ranks: Mapping[str, int]) -> str:
+    """The name, anchored where PEFT, which reads it as a regex for the end of names, would hit others too."""
+    hit = [other for other in ranks if re.match(rf"(.*\.)?({name})$", other)]
+    return name if hit == [name] else f"^{re.escape(name)}"
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+    def fill(temporary: Path) -> None:
+        try:
+            safetensors.torch.save_file(contiguous, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from error
+
+    files.write_atomic(path, fill)
