@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,14 @@ LOAD_ERRORS = (
     ValueError,
     RuntimeError,
     ImportError,
+    AttributeError,
+    KeyError,
+    TypeError,
     SafetensorError,
     StrictDataclassError,
     pickle.UnpicklingError,
 )
-"""What transformers raises for a missing, foreign or damaged file."""
+"""What `from_pretrained` raises for a missing, foreign or damaged file; it documents no common base class."""
 
 
 def load_family(spec: ModelSpec) -> DualEncoder:
@@ -74,7 +78,7 @@ def load_family(spec: ModelSpec) -> DualEncoder:
     """
     _check_place(spec)
     with hush():
-        config = _load(spec, transformers.AutoConfig)
+        config = _load(spec, "config.json", transformers.AutoConfig)
         if config.model_type not in (*IMAGE_TEXT_TYPES, *SENTENCE_TYPES):
             raise UserError(f"model '{spec.name}' is of type '{config.model_type}'; {SUPPORTED}")
         if getattr(config, "quantization_config", None) is not None:
@@ -83,9 +87,10 @@ def load_family(spec: ModelSpec) -> DualEncoder:
             )
         sentence_files = {} if config.model_type in IMAGE_TEXT_TYPES else _sentence_files(spec)
         net = _load_weights(spec)
-        tokenizer = _load(spec, transformers.AutoTokenizer)
+        tokenizer = _load(spec, "tokenizer", transformers.AutoTokenizer)
         if config.model_type in IMAGE_TEXT_TYPES:
-            return ImageTextEncoder(net, tokenizer, _load(spec, transformers.AutoImageProcessor))
+            image_processor = _load(spec, "image processor", transformers.AutoImageProcessor)
+            return ImageTextEncoder(net, tokenizer, image_processor)
     settings = json.loads(sentence_files.get("sentence_bert_config.json", b"{}"))
     return SentenceEncoder(
         net,
@@ -105,11 +110,11 @@ def _check_place(spec: ModelSpec) -> None:
         if any((directory / name).is_file() for name in OPEN_CLIP_FILES):
             raise _open_clip_error(spec, (directory / "open_clip_config.json"))
         raise UserError(
-            f"model directory {directory} has no config.json; give a directory saved by transformers"
+            f"model directory {spec.name} has no config.json; give a directory saved by transformers"
         )
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec.name) or spec.name.startswith("."):
         raise UserError(
-            f"model directory {directory} does not exist; mend model.name or give a Hugging Face hub id"
+            f"model directory {spec.name} does not exist; mend model.name or give a Hugging Face hub id"
         )
 
 
@@ -124,12 +129,12 @@ def _open_clip_error(spec: ModelSpec, config_path: Path | None) -> UserError:
     )
 
 
-def _load(spec: ModelSpec, loader: Any, **options: Any) -> Any:
+def _load(spec: ModelSpec, part: str, loader: Any, **options: Any) -> Any:
     """`loader.from_pretrained`, with its failures told in one line."""
     try:
         return loader.from_pretrained(spec.name, revision=spec.revision, **options)
     except LOAD_ERRORS as error:
-        raise _load_error(spec, loader.__name__, error) from error
+        raise _load_error(spec, part, error) from error
 
 
 def _load_error(spec: ModelSpec, part: str, error: Exception) -> UserError:
@@ -156,8 +161,10 @@ def _load_error(spec: ModelSpec, part: str, error: Exception) -> UserError:
         )
     if caused_by(EntryNotFoundError) and (open_clip_config := _fetch(spec, "open_clip_config.json")):
         return _open_clip_error(spec, open_clip_config)
-    reason = str(error).strip().partition("\n")[0]
-    return UserError(f"{name} cannot be read by {part}: {reason}")
+    reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+    return UserError(
+        f"the {part} of {name} cannot be read ({reason}); save the model anew with save_pretrained"
+    )
 
 
 def _fetch(spec: ModelSpec, filename: str) -> Path | None:
@@ -178,9 +185,12 @@ def _load_weights(spec: ModelSpec) -> nn.Module:
     Raises:
         UserError: weights are missing or do not fit, so that part of the network would be random.
     """
-    net, report = _load(
-        spec, transformers.AutoModel, dtype=getattr(torch, spec.dtype), output_loading_info=True
-    )
+    options = {
+        "dtype": getattr(torch, spec.dtype),
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+    }
+    net, report = _load(spec, "weights", transformers.AutoModel, **options)
     missing = set(report["missing_keys"])
     if (
         missing
