@@ -129,12 +129,12 @@ class MeasuredScore:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """The three scores of one task that matter: before the stream, right after learning it, at the end."""
+    """Before the stream, right after learning the task, at the end; None where the task was not scored."""
 
-    examples: int
-    zero_shot: MeasuredScore = MeasuredScore()
-    learned: MeasuredScore = MeasuredScore()
-    last: MeasuredScore = MeasuredScore()
+    examples: int | None = None
+    zero_shot: MeasuredScore | None = None
+    learned: MeasuredScore | None = None
+    last: MeasuredScore | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,8 @@ def line_chart(
     first, last = min(x_ticks), max(*x_ticks, *(x for line in series for x, _ in line.points))
 
     def place_x(x: float) -> float:
-        return _LEFT + (x - first) / ((last - first) or 1) * (_WIDTH - _LEFT - _RIGHT)
+        share = (x - first) / (last - first) if last > first else 0.5
+        return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
 
     def place_y(y: float) -> float:
         return _TOP + (top - y) / (top - bottom) * (height - _TOP - _BOTTOM)

@@ -1,5 +1,6 @@
 """Module names laid out as a grid: kind of module by layer."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ def arrange(names: Iterable[str]) -> ModuleGrid:
 def _split(name: str) -> tuple[str, int | None, str]:
     parts = name.split(".")
     for position, part in enumerate(parts):
-        if part.isascii() and part.isdigit():
+        if re.fullmatch(r"0|[1-9]\d*", part, re.ASCII):
             return ".".join(parts[:position]), int(part), ".".join(parts[position + 1 :])
     return "", None, name
 

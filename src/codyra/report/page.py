@@ -123,8 +123,10 @@ def _methods(runs: Sequence[LabelledRun]) -> str:
 
 
 def _introduction(runs: Sequence[LabelledRun]) -> str:
-    numbers = sorted({len(run.view.accuracy.tasks) for run in runs})
-    tasks = "one task" if numbers == [1] else f"{_listed([str(n) for n in numbers])} tasks one after another"
+    numbers = {len(run.view.accuracy.tasks) for run in runs}
+    tasks = "one task" if numbers == {1} else "tasks one after another"
+    if len(numbers) == 1 and numbers != {1}:
+        tasks = f"{numbers.pop()} {tasks}"
     return (
         f"A pre-trained model learns {tasks} with {_methods(runs)}; this page shows what it learnt, what it "
         "forgot and what that took."

@@ -34,6 +34,11 @@ class LabelledRun:
         return part.get(key) if isinstance(part, dict) else None
 
     @property
+    def trains(self) -> bool:
+        """False for a reference such as zero-shot, which changes nothing and so forgets nothing."""
+        return self.view.manifest.method.trainable_parameters != 0
+
+    @property
     def incomplete(self) -> str | None:
         """In words, why this run is not a whole stream; None when it is."""
         num_tasks = len(self.view.accuracy.tasks)

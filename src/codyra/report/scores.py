@@ -109,7 +109,7 @@ _FURTHER = (
     ),
 )
 
-_WITH_ERROR: dict[str, Callable[[TaskScores], MeasuredScore]] = {
+_WITH_ERROR: dict[str, Callable[[TaskScores], MeasuredScore | None]] = {
     "zero_shot": lambda task: task.zero_shot,
     "learning_accuracy": lambda task: task.learned,
     "last": lambda task: task.last,
@@ -127,7 +127,7 @@ def summary_tables(group: Sequence[LabelledRun]) -> Markup:
             tag(
                 "p", "Here a task is scored against its own class names only, which is easier.", class_="note"
             ),
-            _metric_table(group, _MAIN, _own_metrics, None, _space(False)),
+            _metric_table(group, _MAIN, _own_metrics, None, _space(False), explained=False),
         ]
     parts.append(_footnotes(group))
     parts.append(
@@ -173,9 +173,11 @@ def _errors(run: LabelledRun, key: str) -> float | None:
     """Binomial standard error of a mean over tasks, in percentage points; None where there is none."""
     if key not in _WITH_ERROR or run.view.metrics is None or not run.view.metrics.per_task:
         return None
-    errors = [_WITH_ERROR[key](task).standard_error for task in run.view.metrics.per_task.values()]
-    known = [error for error in errors if error is not None]
-    return math.hypot(*known) / len(known) if len(known) == len(errors) else None
+    scores = [_WITH_ERROR[key](task) for task in run.view.metrics.per_task.values()]
+    known = [
+        score.standard_error for score in scores if score is not None and score.standard_error is not None
+    ]
+    return math.hypot(*known) / len(known) if len(known) == len(scores) else None
 
 
 def _metric_table(
@@ -184,6 +186,7 @@ def _metric_table(
     of: Callable[[LabelledRun], StreamMetrics | None],
     error_of: Callable[[LabelledRun, str], float | None] | None,
     space: str,
+    explained: bool = True,
 ) -> Markup:
     caption = f"Percent; an example counts as right when its true class wins {space}."
     head = tag(
@@ -194,11 +197,12 @@ def _metric_table(
     rows = []
     for metric in chosen:
         values = [getattr(of(run), metric.key) if of(run) else None for run in group]
-        known = [round(value, 1) for value in values if value is not None]
+        rivals = [value for run, value in zip(group, values, strict=True) if run.trains]
+        known = [round(value, 1) for value in rivals if value is not None]
         best = metric.better(known) if metric.better and len(known) > 1 else None
         cells = []
         for run, value in zip(group, values, strict=True):
-            is_best = value is not None and round(value, 1) == best
+            is_best = run.trains and value is not None and round(value, 1) == best
             error = error_of(run, metric.key) if error_of and value is not None else None
             cells.append(
                 tag(
@@ -214,7 +218,7 @@ def _metric_table(
         label = tag(
             "th",
             tag("span", metric.name, class_="metric", title=metric.formula),
-            tag("span", metric.meaning, class_="meaning"),
+            tag("span", metric.meaning, class_="meaning") if explained else None,
             scope="row",
         )
         rows.append(tag("tr", label, *cells))
@@ -230,6 +234,8 @@ def _footnotes(group: Sequence[LabelledRun]) -> Markup:
     notes = []
     if len(group) > 1:
         notes.append("★ best of these runs at the printed precision (for forgetting the lowest).")
+    if len(group) > 1 and not all(run.trains for run in group):
+        notes.append("A run that trains nothing is a reference and takes no star.")
     if any(_errors(run, "last") is not None for run in group):
         notes.append(
             "± one binomial standard error of the test examples; the other figures have no simple one."

@@ -18,7 +18,7 @@ def module_maps(run: LabelledRun) -> Markup:
     tasks = [(task, task.ranks) for task in run.view.tasks if task.ranks is not None]
     if not tasks:
         return tag("p", "No task is finished yet.", class_="note")
-    if all(ranks.no_change for _, ranks in tasks):
+    if all(ranks.kind == "none" for _, ranks in tasks):
         return tag("p", "This method changes nothing: it has no updates, hence no ranks.", class_="note")
     with_ranks = [(task, ranks) for task, ranks in tasks if any(entry.r for entry in ranks.modules.values())]
     parts: list[Markup | None] = [_survival(tasks)]
