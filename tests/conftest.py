@@ -49,7 +49,12 @@ def config(pictures) -> dict:
         "train": {"steps": 12, "batch_size": 6, "lr": 1e-3},
         "stream": {
             "tasks": [
-                {"name": name, "data": f"imagefolder:{pictures / name}", "prompt": "a {} picture.", "shots": 4}
+                {
+                    "name": name,
+                    "data": f"imagefolder:{pictures / name}",
+                    "prompt": "a {} picture.",
+                    "shots": 4,
+                }
                 for name in TASKS
             ]
         },

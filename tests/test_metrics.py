@@ -82,7 +82,14 @@ def test_identities(R):
 def test_a_constant_shift_moves_means_and_not_differences(R, shift):
     moved = metrics.all_metrics([[value + shift for value in row] for row in R])
     for name, value in metrics.all_metrics(R).items():
-        moves = name in ("transfer", "average", "last", "overall_performance", "learning_accuracy", "lower_triangle_mean")
+        moves = name in (
+            "transfer",
+            "average",
+            "last",
+            "overall_performance",
+            "learning_accuracy",
+            "lower_triangle_mean",
+        )
         assert moved[name] == pytest.approx(value + shift * moves, abs=1e-9)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -30,7 +31,9 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="folder for the pictures, both runs and the report")] = Path("demo-output"),
+    out: Annotated[Path, typer.Option(help="folder for the pictures, both runs and the report")] = Path(
+        "demo-output"
+    ),
     seed: Annotated[int, typer.Option(help="seed of pictures, batches and adapters", min=0)] = 8,
 ) -> None:
     """Teach the built-in tiny CLIP five tasks, with CoDyRA and with plain LoRA; no download, a few minutes."""
@@ -46,10 +49,16 @@ def demo(
 def run(
     config: Annotated[str, typer.Argument(help="a YAML file or the name of a preset")],
     out: Annotated[Path | None, typer.Option(help="run folder; default runs/<config name>-<n>")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="override one key, as in train.steps=100")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything, estimate the cost, stop")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="override one key, as in train.steps=100")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check everything, estimate the cost, stop")
+    ] = False,
 ) -> None:
     """Learn a stream of tasks; continues when the run folder holds the same unfinished run."""
+    from accelerate import PartialState
+
     from codyra.engine import loop
     from codyra.engine.config import load_config
     from codyra.engine.progress import Narrator
@@ -64,14 +73,17 @@ def run(
     except KeyboardInterrupt:
         again = f"codyra run {config} --out {folder}" + "".join(f" --set {item}" for item in set_ or [])
         raise Interrupted(f"finished tasks are kept; continue with: {again}") from None
-    _show_comparison({finished.folder.name: finished})
-    console.print(f"report: {finished.folder / 'report.html'}", markup=False)
+    if PartialState().is_main_process:  # one table, however many processes ran
+        _show_comparison({finished.folder.name: finished})
+        console.print(f"report: {finished.folder / 'report.html'}", markup=False)
 
 
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="run folders, compared side by side")],
-    out: Annotated[Path | None, typer.Option(help="HTML file; default report.html in the first run folder")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file; default report.html in the first run folder")
+    ] = None,
 ) -> None:
     """Write the HTML report of one or several runs."""
     from codyra import files
@@ -79,7 +91,9 @@ def report(
     from codyra.report import render
 
     if len(runs) > 1 and out is None:
-        raise UserError("--out: say where the comparison of several runs shall go, for example --out compare.html")
+        raise UserError(
+            "--out: say where the comparison of several runs shall go, for example --out compare.html"
+        )
     target = out if out is not None else runs[0] / "report.html"
     files.write_text(target, render([read_run(path) for path in runs]))
     console.print(f"report: {target}", markup=False)
@@ -91,7 +105,9 @@ def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
     from codyra.engine.folder_reader import read_run
 
     view = read_run(run)
-    table = Table("task", "name", "ranks kept", "|dW|", "survival AUC", "zero-shot %", "learned %", "now %")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for title in ("task", "name", "ranks kept", "|dW|", "survival AUC", "zero-shot %", "learned %", "now %"):
+        table.add_column(title, no_wrap=True)
     scores = view.accuracy
     for index, name in enumerate(scores.tasks):
         ranks = view.tasks[index].ranks if index < len(view.tasks) else None
@@ -124,14 +140,15 @@ def _show_comparison(runs: Mapping[str, "Run"]) -> None:
         "average": "Average",
         "last": "Last",
         "learning_accuracy": "learned",
-        "forgetting_max": "forgetting (max)",
-        "forgetting_diag": "forgetting (diag)",
+        "forgetting_max": "forget max",
+        "forgetting_diag": "forget diag",
     }
-    table = Table("run", *columns.values(), caption="percent; forgetting in points, lower is better")
+    table = Table("run", *columns.values(), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name, run in runs.items():
         figures = run.metrics
         table.add_row(Text(name), *(_figure(figures[key], 1) for key in columns))
     console.print(table)
+    console.print("percent; forgetting in points, lower is better; every definition stands in the report")
 
 
 class Interrupted(Exception):

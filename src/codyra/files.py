@@ -28,7 +28,9 @@ def write_atomic(path: Path, fill: Callable[[Path], None]) -> None:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free the disk or choose another --out") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free the disk or choose another --out"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

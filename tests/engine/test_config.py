@@ -16,14 +16,20 @@ BASE = {
 def test_defaults_are_those_of_the_paper():
     config = load_config(BASE)
     assert (config.method.r, config.method.kappa_total, config.method.dense_fraction) == (16, 0.65, 0.5)
-    assert (config.method.schedule, config.method.operator, config.method.gate_init) == ("linear", "soft", "normal")
+    assert (config.method.schedule, config.method.operator, config.method.gate_init) == (
+        "linear",
+        "soft",
+        "normal",
+    )
     assert (config.train.steps, config.train.batch_size, config.train.lr) == (500, 64, 5e-4)
     assert (config.train.betas, config.train.eps, config.train.schedule) == ((0.9, 0.9999), 1e-8, "cosine")
     assert config.seed == 8
 
 
 @pytest.mark.parametrize("method", ["codyra", "lora", "full", "zero_shot"])
-@pytest.mark.parametrize("overrides", [[], ["train.steps=null", "train.epochs=3"], ["seed=3", "train.clip=1.0"]])
+@pytest.mark.parametrize(
+    "overrides", [[], ["train.steps=null", "train.epochs=3"], ["seed=3", "train.clip=1.0"]]
+)
 def test_a_resolved_config_reads_back_as_itself(method, overrides):
     config = load_config(BASE, [f"method.name={method}", *overrides])
     assert load_config(yaml.safe_load(config.to_yaml())) == config
@@ -81,7 +87,7 @@ def test_steps_and_epochs_exclude_each_other():
 
 
 def test_an_unknown_preset_names_the_nearest():
-    with pytest.raises(UserError, match="did you mean demo?"):
+    with pytest.raises(UserError, match=r"did you mean demo\?"):
         load_config("demp")
     with pytest.raises(UserError, match="there is no such file"):
         load_config("nowhere.yaml")

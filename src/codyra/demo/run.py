@@ -21,7 +21,9 @@ def run_demo(out: Path, seed: int, narrator: Narrator) -> dict[str, Run]:
     Raises:
         UserError: `out` holds something else.
     """
-    narrator.say("drawing the pictures; everything here is tiny and drawn, so read the trends and not the percentages")
+    narrator.say(
+        "drawing the pictures; everything here is tiny and drawn, so read the trends and not the percentages"
+    )
     data = out / "data"
     write_stream(data, seed)
     runs = {}

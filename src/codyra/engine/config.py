@@ -32,13 +32,19 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int | None = Field(500, ge=1, description="optimizer steps per task; null when epochs is given")
-    epochs: float | None = Field(None, gt=0, description="instead of steps: ceil(epochs * examples / batch_size) steps")
+    epochs: float | None = Field(
+        None, gt=0, description="instead of steps: ceil(epochs * examples / batch_size) steps"
+    )
     batch_size: int = Field(64, ge=1, description="examples per optimizer step, over all processes")
-    eval_batch_size: int = Field(64, ge=1, description="examples per scoring batch; changes speed, never a score")
+    eval_batch_size: int = Field(
+        64, ge=1, description="examples per scoring batch; changes speed, never a score"
+    )
     lr: float = Field(5e-4, gt=0, description="learning rate of every trained parameter")
     betas: tuple[float, float] = Field((0.9, 0.9999), description="AdamW betas")
     eps: float = Field(1e-8, gt=0, description="AdamW epsilon")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate over a task; cosine ends at 0")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="learning rate over a task; cosine ends at 0"
+    )
     warmup_steps: int = Field(0, ge=0, description="linear warm-up at the start of every task")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast of the forward pass")
     clip: float | None = Field(None, gt=0, description="gradient norm to clip at; null for none")
@@ -58,13 +64,17 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the default run folder")
+    name: str = Field(
+        "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the default run folder"
+    )
     data_dir: str | None = Field(None, description="replaces ${data_dir} in the stream's data")
     model: ModelSpec
     method: SerializeAsAny[MethodOptions]
     train: TrainConfig = TrainConfig()
     stream: StreamSpec
-    seed: int = Field(8, ge=0, description="feeds one private generator per purpose: shots, batches, crops, adapters")
+    seed: int = Field(
+        8, ge=0, description="feeds one private generator per purpose: shots, batches, crops, adapters"
+    )
     guard: None = Field(None, description="reserved")
     track: None = Field(None, description="reserved")
     root: str = Field(".", description="folder that relative data paths start at: that of the config file")
@@ -83,10 +93,14 @@ class RunConfig(BaseModel):
 
 def preset_names() -> list[str]:
     """Names that `codyra run` accepts in place of a file."""
-    return sorted(file.name.removesuffix(".yaml") for file in PRESETS.iterdir() if file.name.endswith(".yaml"))
+    return sorted(
+        file.name.removesuffix(".yaml") for file in PRESETS.iterdir() if file.name.endswith(".yaml")
+    )
 
 
-def load_config(source: str | Path | Mapping[str, Any] | RunConfig, overrides: Iterable[str] = ()) -> RunConfig:
+def load_config(
+    source: str | Path | Mapping[str, Any] | RunConfig, overrides: Iterable[str] = ()
+) -> RunConfig:
     """A RunConfig from a file, a preset name, a mapping or a RunConfig, with `a.b=c` overrides applied.
 
     Raises:
@@ -101,7 +115,9 @@ def load_config(source: str | Path | Mapping[str, Any] | RunConfig, overrides: I
         text, where, root, name = _read(str(source))
         raw = _parse_yaml(text, where)
     if not isinstance(raw, dict):
-        raise UserError(f"{where}: a config is a mapping with model, method and stream; this is {type(raw).__name__}")
+        raise UserError(
+            f"{where}: a config is a mapping with model, method and stream; this is {type(raw).__name__}"
+        )
     raw = {"name": name, "root": root} | raw
     for override in overrides:
         _apply(raw, override)
@@ -216,7 +232,11 @@ def _explain(error: ValidationError, where: str, prefix: tuple[str, ...] = ()) -
         hint = f"did you mean {near[0]}?" if near else f"valid keys are {', '.join(valid)}"
         return f"{where}: {dotted}: there is no such key; {hint}"
     message = fault["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(fault["input"], dict | list) or fault["type"] == "missing" else f", got {fault['input']!r}"
+    given = (
+        ""
+        if isinstance(fault["input"], dict | list) or fault["type"] == "missing"
+        else f", got {fault['input']!r}"
+    )
     return f"{where}: {dotted + ': ' if dotted else ''}{message}{given}"
 
 

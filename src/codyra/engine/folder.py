@@ -47,11 +47,16 @@ class RunFolder:
             UserError: the folder holds another config (the first differing key is named), or files that are no run.
         """
         if not self.exists():
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            # A manifest alone is a run whose very first write was cut short.
+            if self.path.exists() and (
+                not self.path.is_dir() or any(file.name != "manifest.json" for file in self.path.iterdir())
+            ):
                 raise UserError(f"{self.path}: exists and is no run folder; choose another --out")
             return
         try:
-            stored = parse_config(yaml.safe_load((self.path / "config.yaml").read_text("utf-8")), "config.yaml")
+            stored = parse_config(
+                yaml.safe_load((self.path / "config.yaml").read_text("utf-8")), "config.yaml"
+            )
         except yaml.YAMLError:
             raise UserError(f"{self.path / 'config.yaml'}: is damaged; choose another --out") from None
         difference = _first_difference(
@@ -91,7 +96,9 @@ class RunFolder:
         try:
             return json.loads(path.read_text("utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: is damaged ({error}); restore it or start again in another --out") from None
+            raise UserError(
+                f"{path}: is damaged ({error}); restore it or start again in another --out"
+            ) from None
 
     def read_row(self, name: str | Path) -> Row | None:
         """A row of scores, None where it was not written yet."""
@@ -138,7 +145,7 @@ class RunFolder:
         self.write_json("samples.json", entries)
 
     def write_row(self, name: str | Path, after: str, row: Row, **about: float) -> None:
-        """zero_shot.json or a task's scores.json, which marks the task as finished; `about` adds figures of the model."""
+        """zero_shot.json or a task's scores.json, which marks the task as finished; `about` adds figures."""
         cells = [
             None
             if score is None
@@ -158,7 +165,9 @@ class RunFolder:
         if path.exists():
             shutil.rmtree(path)
 
-    def write_update(self, task_index: int, name: str, update: TaskUpdate, base: str, revision: str | None) -> None:
+    def write_update(
+        self, task_index: int, name: str, update: TaskUpdate, base: str, revision: str | None
+    ) -> None:
         """Adapter (or tensors) and ranks.json of a task; `base` and `revision` name the model it belongs to."""
         update.save(self.path / self.task_folder(task_index, name), base, revision)
 
@@ -181,7 +190,9 @@ def _first_difference(stored: Any, given: Any, path: str = "") -> str | None:
     """Where two configs differ first, as `train.steps is 100 there, 200 here`; None when they are equal."""
     if isinstance(stored, dict) and isinstance(given, dict):
         for key in {**stored, **given}:
-            if difference := _first_difference(stored.get(key), given.get(key), f"{path}.{key}" if path else key):
+            if difference := _first_difference(
+                stored.get(key), given.get(key), f"{path}.{key}" if path else key
+            ):
                 return difference
         return None
     if stored == given:

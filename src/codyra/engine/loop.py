@@ -66,7 +66,10 @@ class Run:
     def updates(self) -> list[TaskUpdate]:
         """One per finished task, loaded from disk at every call."""
         names = self.task_names
-        return [self._folder.read_update(index, names[index]) for index in range(self._folder.finished_tasks(names))]
+        return [
+            self._folder.read_update(index, names[index])
+            for index in range(self._folder.finished_tasks(names))
+        ]
 
     def model(self, after: int | None = None) -> nn.Module:
         """The plain transformers network after the first `after` tasks (all finished ones by default; 0 = base).
@@ -78,7 +81,9 @@ class Run:
         if after is None:
             after = len(updates)
         if not 0 <= after <= len(updates):
-            raise UserError(f"{self.folder}: {len(updates)} tasks are finished; after={after} is not among 0..{len(updates)}")
+            raise UserError(
+                f"{self.folder}: {len(updates)} tasks are finished; after={after} is not among 0..{len(updates)}"
+            )
         config = load_config(self.folder / "config.yaml")
         family, method = load_family(model_path(config.model)), build_method(config.method)
         targets = family.target_modules(method.targets) if method.targets is not None else []
@@ -156,7 +161,10 @@ def _stored_shots(folder: RunFolder, config: RunConfig) -> dict[str, dict[str, A
     """Few-shot choices of an earlier attempt at this run; they win over the generator."""
     spec = config.stream
     names = [task.name for task in spec.tasks if spec.only is None or task.name in spec.only]
-    stored = {name: folder.read_json(folder.task_folder(index, name) / "shots.json") for index, name in enumerate(names)}
+    stored = {
+        name: folder.read_json(folder.task_folder(index, name) / "shots.json")
+        for index, name in enumerate(names)
+    }
     return {name: shots for name, shots in stored.items() if shots}
 
 
@@ -208,7 +216,9 @@ class _Loop:
         row = row_before if update.no_change else self._score(f"task {task_index + 1} ({task.name}): scoring")
         scored = time.perf_counter()
         if self.main:
-            self._write_down(task_index, row, drift, num_trainable, (trained - started, merged - trained, scored - merged))
+            self._write_down(
+                task_index, row, drift, num_trainable, (trained - started, merged - trained, scored - merged)
+            )
         plan.accelerator.wait_for_everyone()
         cells = results.cells(row, plan.config.stream.label_space)
         rank = _mean_rank(update)
@@ -239,7 +249,15 @@ class _Loop:
             with self.narrator.work(label, ctx.total_steps) as tell:
                 num_examples = len(task.train.labels)
                 train_task(
-                    plan.method, ctx, objective, num_examples, config.train, config.seed, plan.accelerator, log, tell
+                    plan.method,
+                    ctx,
+                    objective,
+                    num_examples,
+                    config.train,
+                    config.seed,
+                    plan.accelerator,
+                    log,
+                    tell,
                 )
             return plan.method.after_task(ctx), num_trainable
         finally:
@@ -272,7 +290,9 @@ class _Loop:
             self.manifest["timing"]["zero_shot_seconds"] = time.perf_counter() - started
             self._write_matrices()
         cells = results.cells(row, self.plan.config.stream.label_space)
-        shown = ", ".join(f"{name} {cell:.1f}" for name, cell in zip(self.plan.task_names, cells, strict=True))
+        shown = ", ".join(
+            f"{name} {cell:.1f}" for name, cell in zip(self.plan.task_names, cells, strict=True)
+        )
         self.narrator.say(f"zero-shot: {shown} %")
         return row
 
@@ -321,14 +341,21 @@ class _Loop:
         self.manifest["method"]["trainable_parameters"] = num_trainable
         train_seconds, merge_seconds, score_seconds = seconds
         self.manifest["timing"]["tasks"].append(
-            {"name": name, "train_seconds": train_seconds, "merge_seconds": merge_seconds, "score_seconds": score_seconds}
+            {
+                "name": name,
+                "train_seconds": train_seconds,
+                "merge_seconds": merge_seconds,
+                "score_seconds": score_seconds,
+            }
         )
         self.manifest["peak_memory_bytes"] = max(self.manifest["peak_memory_bytes"], peak_memory())
         updates = (self._update(index) for index in range(task_index + 1))
         self.manifest["rounding_loss"].append(rounding_loss(plan.family.net, plan.base, updates))
         # Which tasks' figures stand in the manifest is decided by their scores, so those are written after it.
         self.folder.write_json("manifest.json", self.manifest)
-        self.folder.write_row(self.folder.task_folder(task_index, name) / "scores.json", name, row, drift=drift)
+        self.folder.write_row(
+            self.folder.task_folder(task_index, name) / "scores.json", name, row, drift=drift
+        )
         self._write_matrices()
 
     def _finish(self) -> None:
@@ -367,7 +394,9 @@ class _Loop:
         stored = self.folder.read_json("manifest.json")
         done = self.folder.finished_tasks(self.plan.task_names)
         if stored["base"]["sha256"] != self.manifest["base"]["sha256"]:
-            raise UserError(f"{self.folder.path}: {self.plan.config.model.name} has other weights than when this run began")
+            raise UserError(
+                f"{self.folder.path}: {self.plan.config.model.name} has other weights than when this run began"
+            )
         for before, now in zip(stored["data"], self.manifest["data"], strict=True):
             if before["fingerprint"] != now["fingerprint"]:
                 raise UserError(

@@ -94,7 +94,9 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     base = {name: family.net.get_parameter(name).detach().to("cpu", copy=True) for name in touched}
     plan = Plan(config, family, tasks, method, targets, full_parameters, base, accelerator)
     _check_methods_options(plan)
-    num_images = sum(len(task.train.labels) + len(task.test.labels) for task in tasks if task.modality == "image")
+    num_images = sum(
+        len(task.train.labels) + len(task.test.labels) for task in tasks if task.modality == "image"
+    )
     if num_images:
         with narrator.work("checking images", num_images) as tell:
             check_images(tasks, progress=lambda done, total: tell(1))

@@ -25,7 +25,12 @@ class Narrator:
     def work(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show `label` while the block runs; the yielded function takes how many more of `total` are done."""
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
             with Progress(*columns, console=self.console, transient=True) as bar:
                 handle = bar.add_task(label, total=total)
                 yield lambda more: bar.advance(handle, more)
@@ -39,7 +44,9 @@ class Narrator:
             done += more
             if now - last >= PLAIN_SECONDS and 0 < done < total:
                 last = now
-                self.say(f"  {label}: {done}/{total}, about {duration((now - started) / done * (total - done))} left")
+                self.say(
+                    f"  {label}: {done}/{total}, about {duration((now - started) / done * (total - done))} left"
+                )
 
         yield tell
 
@@ -47,7 +54,11 @@ class Narrator:
 def duration(seconds: float) -> str:
     """`42 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
     whole = max(1, round(seconds))
-    for unit, size, smaller, smaller_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+    for unit, size, smaller, smaller_size in (
+        ("d", 86400, "h", 3600),
+        ("h", 3600, "min", 60),
+        ("min", 60, "s", 1),
+    ):
         if whole >= size:
             rest = whole % size // smaller_size
             return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")

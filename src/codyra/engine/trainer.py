@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -13,6 +13,7 @@ from codyra.engine.config import TrainConfig
 from codyra.engine.rng import private_random, seeded_torch
 from codyra.errors import UserError
 from codyra.families import TaskObjective, gather_features
+from codyra.families.dual_encoder import Batch, Gather
 from codyra.methods import Method, TaskContext
 
 FLUSH_EVERY = 10
@@ -27,7 +28,7 @@ class Objective(nn.Module):
         self.net = net
         self.objective = objective
 
-    def forward(self, batch: dict[str, Tensor], gather: Callable[..., Any] | None) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, gather: Gather | None) -> dict[str, Tensor]:
         return self.objective.loss(batch, gather=gather)
 
 
@@ -76,7 +77,6 @@ def train_task(
 
     batch_rng = private_random(seed, "batches", ctx.task_index)
     crop_rng = private_random(seed, "crops", ctx.task_index)
-    gather = gather_features if accelerator.num_processes > 1 else None
     pending: list[dict[str, float | Tensor]] = []
     plan = batches(num_examples, train.batch_size, batch_rng)
     with seeded_torch(seed, "dropout", ctx.task_index):
@@ -84,9 +84,7 @@ def train_task(
             factor = lr_factor(step, ctx.total_steps, train.schedule, train.warmup_steps)
             for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
                 group["lr"] = base_lr * factor
-            batch = objective.batch(next(plan), crop_rng)
-            if accelerator.num_processes > 1:
-                batch = _share(batch, accelerator)
+            batch, gather = _share_of(next(plan), objective, crop_rng, accelerator)
             with accelerator.autocast():
                 losses = model(batch, gather)
             loss = losses["loss"]
@@ -111,12 +109,27 @@ def train_task(
     accelerator.free_memory(model, prepared)
 
 
-def _share(batch: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]:
-    """This process's slice of the global batch; crops were drawn for all of it, so processes stay in step."""
-    num_examples = len(next(iter(batch.values())))
-    size = -(-num_examples // accelerator.num_processes)
-    start = accelerator.process_index * size
-    return {name: tensor[start : start + size] for name, tensor in batch.items()}
+def _share_of(
+    positions: list[int], objective: TaskObjective, crop_rng: random.Random, accelerator: Accelerator
+) -> tuple[Batch, Gather | None]:
+    """This process's consecutive part of a global batch, and how the features of all parts come together."""
+    num_processes, rank = accelerator.num_processes, accelerator.process_index
+    if num_processes == 1:
+        return objective.batch(positions, crop_rng), None
+    sizes = [
+        len(positions) // num_processes + (r < len(positions) % num_processes) for r in range(num_processes)
+    ]
+    start, end = sum(sizes[:rank]), sum(sizes[: rank + 1])
+    # One draw per example, in the order of the batch: skipping those of the others keeps all processes in step.
+    _skip_draws(crop_rng, start)
+    batch = objective.batch(positions[start:end], crop_rng)
+    _skip_draws(crop_rng, len(positions) - end)
+    return batch, partial(gather_features, sizes=sizes)
+
+
+def _skip_draws(crop_rng: random.Random, count: int) -> None:
+    for _ in range(count):
+        crop_rng.getrandbits(64)
 
 
 def _flush(pending: list[dict[str, float | Tensor]], log: list[dict[str, float]]) -> None:

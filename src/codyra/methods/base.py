@@ -32,11 +32,15 @@ class TaskContext:
     """Optimizer steps of this task."""
     previous: TaskUpdate | None
     """What the task before left behind."""
-    model: nn.Module | None = None
-    """The network with adapters, once `attach` has run."""
-    optimizer: torch.optim.Optimizer | None = None
+    model: nn.Module = field(init=False)
+    """The network with adapters, once `before_task` has run; the plain one until then."""
+    optimizer: torch.optim.Optimizer = field(init=False)
+    """Set before `optimizer_ready`."""
     state: dict[str, Any] = field(default_factory=dict)
     """Private to the pieces: the proximal step, weights before the task, ..."""
+
+    def __post_init__(self) -> None:
+        self.model = self.net
 
 
 class Piece(BaseModel):

@@ -10,7 +10,9 @@ from codyra.methods.pieces.add import Add
 class Carry(Add):
     """`merge` is CoDyRA's convention, `continue` that of TRACE: the two are different methods."""
 
-    carry: Literal["merge", "continue"] = Field("merge", description="fresh adapter per task, or one through all tasks")
+    carry: Literal["merge", "continue"] = Field(
+        "merge", description="fresh adapter per task, or one through all tasks"
+    )
 
     @model_validator(mode="after")
     def _one_meaning(self) -> "Carry":

@@ -16,7 +16,6 @@ class Full(Adapter):
         return list(full_parameters)
 
     def before_task(self, ctx: TaskContext) -> None:
-        ctx.model = ctx.net
         ctx.state["before"] = {}
         for name in ctx.full_parameters:
             parameter = ctx.net.get_parameter(name)

@@ -16,7 +16,9 @@ class Lora(Adapter):
     """A and B of every targeted linear; all ranks are kept."""
 
     r: int = Field(16, ge=1, description="rank of every adapted linear")
-    alpha: float | None = Field(None, gt=0, description="the update is scaled by alpha / r; null means alpha = r")
+    alpha: float | None = Field(
+        None, gt=0, description="the update is scaled by alpha / r; null means alpha = r"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
     targets: str | list[str] = Field("all", description="all, vision, text, attention, mlp, or module names")
 

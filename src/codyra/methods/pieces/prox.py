@@ -13,16 +13,26 @@ from codyra.tuner.prox import KAPPA_MAX, KAPPA_TOTAL, LEVELS
 class Prox(Piece):
     """The kappa schedule of a task; see `codyra.tuner.prox` for the rule itself."""
 
-    schedule: Literal["linear", "official"] = Field("linear", description="ramp of kappa: linear, or the released staircase")
-    operator: Literal["soft", "official"] = Field("soft", description="soft threshold, or the released three masks")
-    dense_fraction: float = Field(0.5, ge=0, lt=1, description="share of the steps before the first proximal one")
+    schedule: Literal["linear", "official"] = Field(
+        "linear", description="ramp of kappa: linear, or the released staircase"
+    )
+    operator: Literal["soft", "official"] = Field(
+        "soft", description="soft threshold, or the released three masks"
+    )
+    dense_fraction: float = Field(
+        0.5, ge=0, lt=1, description="share of the steps before the first proximal one"
+    )
     kappa_total: float | None = Field(
-        None, gt=0, description="schedule linear: sum of all thresholds of a task; 0.65 (the paper's) unless given"
+        None,
+        gt=0,
+        description="schedule linear: sum of all thresholds of a task; 0.65 (the paper's) unless given",
     )
     kappa_max: float | None = Field(
         None, gt=0, description="schedule official: the last threshold; 0.005 (the paper's) unless given"
     )
-    levels: int | None = Field(None, ge=2, description="schedule official: steps of the staircase; 50 unless given")
+    levels: int | None = Field(
+        None, ge=2, description="schedule official: steps of the staircase; 50 unless given"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -38,10 +48,6 @@ class Prox(Piece):
         return defaults | given
 
     def optimizer_ready(self, ctx: TaskContext) -> None:
-        if self.schedule == "official":
-            thresholds = {"kappa_max": self.kappa_max, "levels": self.levels}
-        else:
-            thresholds = {"kappa_total": self.kappa_total}
         ctx.state["prox"] = ProximalStep(
             ctx.optimizer,
             ctx.model,
@@ -49,7 +55,9 @@ class Prox(Piece):
             schedule=self.schedule,
             operator=self.operator,
             dense_fraction=self.dense_fraction,
-            **thresholds,
+            kappa_total=self.kappa_total,
+            kappa_max=self.kappa_max,
+            levels=self.levels,
         )
 
     def train_log(self, ctx: TaskContext) -> dict[str, float | Tensor]:
