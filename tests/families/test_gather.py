@@ -1,4 +1,4 @@
-"""Two processes with a share of the batch each learn what one process learns from all of it."""
+"""Several processes with a share of the batch each learn what one process learns from all of it."""
 
 import random
 from functools import partial
@@ -10,11 +10,23 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
-from codyra.families import ModelSpec, TaskObjective, gather_features, load_family
+from codyra.families import ModelSpec, TaskObjective, gather_features, load_family, share_of_batch
 from families.tiny_encoders import image_task, save_clip
 
-POSITIONS = [0, 4, 8, 1, 11]
-SIZES = [3, 2]
+NUM_PROCESSES = 2
+BATCHES = {"unequal": [0, 4, 8, 1, 11], "one left over": [4]}
+
+
+@pytest.mark.parametrize("num_examples", [1, 2, 3, 4, 7])
+def test_shares_make_up_the_batch_and_none_is_empty(num_examples):
+    batch = {"labels": torch.arange(num_examples), "pixels": torch.rand(num_examples, 3)}
+    parts = []
+    for rank in range(NUM_PROCESSES):
+        share, sizes = share_of_batch(batch, rank, NUM_PROCESSES)
+        assert len(share["labels"]) == len(share["pixels"]) == max(1, sizes[rank])
+        parts.append(share["labels"][: sizes[rank]])
+    assert torch.cat(parts).tolist() == list(range(num_examples))
+    assert max(sizes) - min(sizes) <= 1
 
 
 def objective_of(directory: Path) -> tuple[torch.nn.Module, TaskObjective]:
@@ -25,49 +37,46 @@ def objective_of(directory: Path) -> tuple[torch.nn.Module, TaskObjective]:
 
 
 def gradients(net: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: parameter.grad for name, parameter in net.named_parameters() if parameter.grad is not None}
+    """All gradients, which are then reset."""
+    found = {name: parameter.grad for name, parameter in net.named_parameters() if parameter.grad is not None}
+    net.zero_grad()
+    return found
 
 
 def train_share(rank: int, directory: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{directory}/rendezvous", rank=rank, world_size=len(SIZES)
-    )
+    meeting = f"file://{directory}/meeting"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=NUM_PROCESSES)
     try:
         net, objective = objective_of(directory)
-        rng = random.Random(0)
-        start = sum(SIZES[:rank])
-        for _ in range(start):
-            rng.getrandbits(64)
-        batch = objective.batch(POSITIONS[start : start + SIZES[rank]], rng)
-        losses = objective.loss(batch, gather=partial(gather_features, sizes=SIZES))
-        losses["loss"].backward()
-        result = {
-            name: parameter.grad for name, parameter in net.named_parameters() if parameter.grad is not None
-        }
-        for gradient in result.values():
-            dist.all_reduce(gradient)
-            gradient /= len(SIZES)
-        save_file(result | {"loss": losses["loss"].detach()}, directory / f"{rank}.safetensors")
+        for name, positions in BATCHES.items():
+            batch, sizes = share_of_batch(objective.batch(positions, random.Random(0)), rank, NUM_PROCESSES)
+            losses = objective.loss(batch, gather=partial(gather_features, sizes=sizes))
+            losses["loss"].backward()
+            result = gradients(net)
+            for gradient in result.values():
+                dist.all_reduce(gradient)
+                gradient /= NUM_PROCESSES
+            if all(sizes):
+                exchanged = objective.loss(batch, gather=gather_features)
+                assert torch.equal(losses["loss"], exchanged["loss"])
+            save_file(result | {"loss": losses["loss"].detach()}, directory / f"{name} {rank}.safetensors")
     finally:
         dist.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradient_of_one(tmp_path):
+def test_several_processes_have_the_gradient_of_one(tmp_path):
     directory = save_clip(tmp_path)
+    mp.start_processes(train_share, args=(directory,), nprocs=NUM_PROCESSES, start_method="spawn")
+
     net, objective = objective_of(directory)
-    losses = objective.loss(objective.batch(POSITIONS, random.Random(0)))
-    losses["loss"].backward()
-    expected = {
-        name: parameter.grad for name, parameter in net.named_parameters() if parameter.grad is not None
-    }
-    expected["loss"] = losses["loss"].detach()
-
-    mp.start_processes(train_share, args=(directory,), nprocs=len(SIZES), start_method="spawn")
-
-    for rank in range(len(SIZES)):
-        result = load_file(directory / f"{rank}.safetensors")
-        assert result.keys() == expected.keys()
-        for name, gradient in expected.items():
-            assert torch.allclose(result[name], gradient, rtol=1e-9, atol=1e-12), name
+    for name, positions in BATCHES.items():
+        losses = objective.loss(objective.batch(positions, random.Random(0)))
+        losses["loss"].backward()
+        expected = gradients(net) | {"loss": losses["loss"].detach()}
+        for rank in range(NUM_PROCESSES):
+            result = load_file(directory / f"{name} {rank}.safetensors")
+            assert result.keys() == expected.keys()
+            for key, gradient in expected.items():
+                assert torch.allclose(result[key], gradient, rtol=1e-9, atol=1e-12), key

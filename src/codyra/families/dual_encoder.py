@@ -1,5 +1,4 @@
-"""Dual encoders: one tower reads the class prompts, one the examples, and a class is the prompt nearest by
-cosine.
+"""Dual encoders: prompts and examples become vectors, and an example is of the class whose prompt is nearest.
 
 This file holds what CLIP, SigLIP and sentence encoders share: the objective of METHOD.md section 2 and the
 scoring of every test set in the pooled and in its own label space, in one pass. `image_text.py` and
@@ -170,8 +169,7 @@ class DualEncoder(ABC):
                     )
 
     def preview(self, task: ClassificationTask, count: int = 8) -> list[dict[str, Any]]:
-        """{"label"} and `sample` of the first test example of each of the first `count` classes that have
-        one."""
+        """{"label"} and `sample` of the first test example of each of the first `count` classes with any."""
         first: dict[int, int] = {}
         for position, label in enumerate(task.test.labels):
             first.setdefault(label, position)
@@ -210,8 +208,7 @@ class DualEncoder(ABC):
         ties: Literal["shared", "first"] = "shared",
         progress: Callable[[int], None] | None = None,
     ) -> list[TaskScore]:
-        """Score the test set of every task against the classes of all `tasks` and against its own, in one
-        pass.
+        """Score every test set against the classes of all `tasks` and against its own, in one pass.
 
         Args:
             tasks: their classes together are the pooled label space.
@@ -251,8 +248,7 @@ class DualEncoder(ABC):
         return scores
 
     def _credited(self, ids: Sequence[int], claimed: set[int], ties: str) -> Tensor:
-        """For each class (C,) the prompt that must be predicted; -1 when `ties` gives its prompt to an
-        earlier class.
+        """The prompt that must be predicted for each class (C,); -1 where `ties` favours an earlier class.
 
         Prompts seen are added to `claimed`.
         """
@@ -324,8 +320,7 @@ class TaskObjective:
 
 
 def text_to_image_loss(logits_NC: Tensor, labels_N: Tensor, num_rows: int) -> Tensor:
-    """Mean over `num_rows` class rows of the cross-entropy over the batch against the row "this image shows
-    the class".
+    """Cross-entropy over the batch against "this image shows the class", mean over `num_rows` class rows.
 
     Rows are not normalised: a class shown twice counts twice, one that is not shown (or that belongs to an
     earlier task and is not even among the C) adds nothing but itself to the divisor. METHOD.md section 2.

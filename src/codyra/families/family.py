@@ -1,5 +1,4 @@
-"""What a family of models needs to know of its surroundings: which model, which tasks, and how a score is
-told."""
+"""What a family of models and its surroundings agree on: the model wanted, the tasks, the scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +23,7 @@ class ModelSpec(BaseModel):
 
 @dataclass(frozen=True)
 class TaskScore:
-    """Counts of one test set. `correct`: against the classes of all tasks; `correct_task`: against its own
-    only."""
+    """Counts of one test set: right among the classes of all tasks, and right among its own."""
 
     name: str
     examples: int

@@ -67,8 +67,7 @@ class ImageTextEncoder(DualEncoder):
         return TokenTable(tokens, pad_id=tokens[0][-1])
 
     def _check_end_of_text(self, texts: Sequence[str], tokens: Sequence[Sequence[int]]) -> None:
-        """The text tower must pool the last token; a tokenizer of another model makes it pool elsewhere in
-        silence."""
+        """The text tower must pool the last token; with a foreign tokenizer it silently does not."""
         eos = self.net.config.text_config.eos_token_id  # type: ignore[union-attr]
         for text, ids in zip(texts, tokens, strict=True):
             # eos_token_id 2 marks configs older than transformers 4.31; their tower pools the largest id.

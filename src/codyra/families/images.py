@@ -80,8 +80,7 @@ class ImageTransform:
 
     @classmethod
     def from_processor(cls, processor: Any, image_size: int) -> "ImageTransform":
-        """Read the settings of a Hugging Face image processor of a model that takes `image_size` squared
-        pixels.
+        """Read the settings of a Hugging Face image processor; the model takes `image_size` squared pixels.
 
         Raises:
             UserError: the settings do not lead to that size.
@@ -120,7 +119,8 @@ class ImageTransform:
         elif self.resize is not None:
             image = image.resize((self.resize[1], self.resize[0]), self.resample)
         height, width = self.size
-        left, top = _centre(image.width, width), _centre(image.height, height)
+        # Negative where the image is too small: Pillow then pads with black, as the image processor does.
+        left, top = (image.width - width) // 2, (image.height - height) // 2
         if image.size != (width, height):
             image = image.crop((left, top, left + width, top + height))
         return _to_tensor(image)
@@ -139,8 +139,7 @@ class ImageTransform:
 
 
 class MemoryCache(Generic[T]):
-    """Keeps what was costly to make until `budget_bytes` are used; what comes later is made anew every
-    time."""
+    """Keeps what was costly to make until `budget_bytes` are used; what comes later is made every time."""
 
     def __init__(self, budget_bytes: int, size_of: Callable[[T], int]):
         self.free_bytes = budget_bytes
@@ -171,8 +170,7 @@ class TrainingImages:
         )
 
     def train(self, positions: Sequence[int], rng: random.Random) -> dict[str, Tensor]:
-        """`pixels` uint8 (N, 3, H, W), one 64-bit draw from `rng` per image however many tries its crop
-        takes."""
+        """`pixels` uint8 (N, 3, H, W); one 64-bit draw from `rng` per image, however its crop is found."""
         crops = []
         for position in positions:
             image = self._decoded.get(position, partial(_decode, self._files[position]))
@@ -209,12 +207,6 @@ class EvaluationImages:
 def _decode(file: str | ImageFile) -> Image.Image:
     assert not isinstance(file, str), "a text among images; DualEncoder.check looks at the modality"
     return file.open()
-
-
-def _centre(length: int, crop: int) -> int:
-    """Start of a centred crop; negative where the image is too small (the odd pixel then lies as in numpy's
-    //)."""
-    return (length - crop) // 2
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

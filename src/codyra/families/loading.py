@@ -73,8 +73,7 @@ def load_family(spec: ModelSpec) -> DualEncoder:
     Pickled weights go through transformers' weights-only loader; code of a repository is never run.
 
     Raises:
-        UserError: the model cannot be found, reached or read, is of another kind, or its weights are
-        incomplete.
+        UserError: the model cannot be found, reached or read, is of another kind, or lacks weights.
     """
     _check_place(spec)
     with hush():
@@ -272,8 +271,7 @@ def _pooling_modes(config: dict[str, Any]) -> list[str]:
 
 
 def _context(net: Any, tokenizer: Any) -> int:
-    """Longest text in tokens of an encoder that does not say it: what its positions and its tokenizer
-    allow."""
+    """Longest text in tokens, for an encoder that does not say: what positions and tokenizer allow."""
     positions = net.config.max_position_embeddings
     for name, module in net.named_modules():
         # RoBERTa-type models count positions from behind the padding index.

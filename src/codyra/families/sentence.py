@@ -62,8 +62,7 @@ class SentenceEncoder(DualEncoder):
         return self.net.parameters()
 
     def full_parameters(self) -> list[str]:
-        """Names of the parameters that full fine-tuning trains: all but the pooler, which mean pooling
-        passes by."""
+        """Names of the parameters that full fine-tuning trains: all but the pooler, which is not used."""
         return [name for name in super().full_parameters() if not name.startswith("pooler.")]
 
     def encode_prompts(self, batch: Batch) -> Tensor:

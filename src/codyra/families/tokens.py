@@ -26,8 +26,7 @@ class TokenTable:
         return len(self.rows)
 
     def take(self, positions: Sequence[int]) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask`, both int64 (N, L), of the texts at these positions, on the
-        CPU."""
+        """`input_ids` and `attention_mask` of the texts at these positions, int64 (N, L), on the CPU."""
         ids_NL = pad_sequence([self.rows[i] for i in positions], batch_first=True, padding_value=self.pad_id)
         lengths_N = torch.tensor([self.lengths[i] for i in positions])
         mask_NL = torch.arange(ids_NL.shape[1]) < lengths_N[:, None]
