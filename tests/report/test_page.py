@@ -48,7 +48,7 @@ class Page(HTMLParser):
 
     @property
     def words(self) -> str:
-        return " ".join("".join(f"{part} " for part in self.text).split())
+        return " ".join(" ".join(self.text).split())
 
     def named(self, *tags: str) -> list[dict[str, str | None]]:
         return [attributes for tag, attributes in self.elements if tag in tags]
@@ -56,7 +56,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def all_kinds(new_run: Callable[..., Path]) -> list[RunView]:
-    """Every way in which a run can lack something: no ranks, dense updates, unfinished, another stream, one task."""
+    """Every way to lack something: no ranks, dense updates, unfinished, another stream, one task."""
     return [
         read_run(new_run("codyra")),
         read_run(new_run("full", method="full")),
@@ -76,13 +76,12 @@ def test_every_section_is_there_and_reachable(two_runs: Sequence[RunView]) -> No
     for words in (
         "5.23.0",
         "5f1d8c2a",
-        "912,345,678",
+        "870 MiB",
         "Survival AUC",
         "a drawing of a {}, fruit.",
         "label_space: all",
     ):
-        assert (words in page.words) is (words != "912,345,678")
-    assert "870 MiB" in page.words
+        assert words in page.words
 
 
 def test_missing_pieces_are_said_in_words(all_kinds: Sequence[RunView]) -> None:

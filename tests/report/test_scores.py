@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from codyra.engine.folder_reader import RunView, read_run
+from codyra.report.numbers import DASH
 from codyra.report.runs import comparable_groups, differences, label_runs
 from codyra.report.scores import matrices, summary_tables, task_curves
 
@@ -54,7 +55,7 @@ def test_equal_printed_values_are_both_best(new_run: NewRun) -> None:
 def test_one_task_has_dashes_not_zeros(new_run: NewRun) -> None:
     html = summary_tables(label_runs([read_run(new_run("one", tasks=("only",)))]))
     cells = {row[0]: row[1] for row in _rows(html) if len(row) == 2}
-    assert all(cells[name] == "–" for name in cells if name.startswith(("Transfer", "Forgetting")))
+    assert all(cells[name] == DASH for name in cells if name.startswith(("Transfer", "Forgetting")))
     assert "they are not 0" in html
 
 
@@ -78,7 +79,7 @@ def test_cells_that_were_not_scored_are_dashes_and_gaps(two_runs: Sequence[RunVi
         tuple(score if j <= i else None for j, score in enumerate(row)) for i, row in enumerate(table.rows)
     )
     runs = label_runs([replace(two_runs[0], accuracy=replace(table, rows=lower))])
-    assert _rows(matrices(runs[0]))[2][2:] == ["–"] * 4
+    assert _rows(matrices(runs[0]))[2][2:] == [DASH] * 4
     assert "None" not in task_curves(runs)
 
 

@@ -242,7 +242,7 @@ class RunView:
 
     @property
     def finished(self) -> bool:
-        """True when every task of the stream was learnt and scored (the manifest says so only a moment later)."""
+        """True when every task of the stream was learnt and scored and the figures were summed up."""
         return self.metrics is not None and len(self.accuracy.rows) == len(self.accuracy.tasks)
 
 

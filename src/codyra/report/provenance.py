@@ -17,7 +17,7 @@ def run_overview(runs: Sequence[LabelledRun]) -> Markup:
     for run in runs:
         manifest, state = run.view.manifest, run.incomplete
         cells = (
-            manifest.base.name,
+            _short_name(manifest.base.name),
             str(manifest.seed),
             f"{run.num_learned} of {len(run.view.accuracy.tasks)}",
             _steps(run),
@@ -60,6 +60,11 @@ def what_ran(runs: Sequence[LabelledRun]) -> Markup:
     parts.append(tag("h3", "Configuration"))
     parts += [folded(f"config.yaml of {run.label}", tag("pre", run.view.config_text)) for run in runs]
     return join(parts)
+
+
+def _short_name(base: str) -> str:
+    """A hub id as it is, a directory by its last two parts; What ran prints the whole."""
+    return "/".join(base.replace("\\", "/").rstrip("/").split("/")[-2:])
 
 
 def _steps(run: LabelledRun) -> str:

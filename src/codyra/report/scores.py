@@ -260,9 +260,9 @@ def matrices(run: LabelledRun) -> Markup:
     if view.accuracy.zero_shot is None:
         return tag("p", "Nothing was scored yet.", class_="note")
     pooled = run.setting("stream", "label_space") != "task"
-    tables = [_matrix(view.accuracy, f"Against {'all' if pooled else 'its own'} class names", run.label)]
+    tables = [_matrix(view.accuracy, "All class names" if pooled else "Own class names", run.label)]
     if view.accuracy_task is not None and view.accuracy_task.zero_shot is not None and pooled:
-        tables.append(_matrix(view.accuracy_task, "Against the task's own class names", run.label))
+        tables.append(_matrix(view.accuracy_task, "Own class names", run.label))
     return tag("div", *tables, class_="pair")
 
 
@@ -275,7 +275,8 @@ def matrix_key() -> Markup:
         tag("span", "63.2", class_="swatch h6 diagonal"),
         "just learnt (framed)  ",
         tag("span", "63.2", class_="swatch g6 ahead"),
-        "not learnt yet (grey, italic). The stronger the colour, the higher the score, from 0 to 100 %.",
+        "not learnt yet (grey, italic). The stronger the colour, the higher the score, from 0 to 100 %. "
+        "Scored among all class names of the stream, or among the task's own.",
         class_="note matrix-key",
     )
 
