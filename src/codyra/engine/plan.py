@@ -184,7 +184,12 @@ def _score_seconds(plan: Plan) -> float:
 def _time_scoring(plan: Plan, per_task: int) -> tuple[float, int]:
     """Seconds, and examples scored, for the first `per_task` test examples of every task."""
     heads = [
-        dataclasses.replace(task, test=Split(task.test.inputs[:per_task], task.test.labels[:per_task]))
+        dataclasses.replace(
+            task,
+            test=Split(task.test.inputs[:per_task], task.test.labels[:per_task]),
+            # Families cache test inputs by fingerprint, and these are not the whole test set.
+            fingerprint=f"{task.fingerprint}[:{per_task}]",
+        )
         for task in plan.tasks
     ]
     started = time.perf_counter()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from codyra.engine.config import TrainConfig
 from codyra.engine.rng import private_random, seeded_torch
 from codyra.errors import UserError
-from codyra.families import TaskObjective, gather_features
+from codyra.families import TaskObjective, gather_features, share_of_batch
 from codyra.families.dual_encoder import Batch, Gather
 from codyra.methods import Method, TaskContext
 
@@ -112,24 +112,13 @@ def train_task(
 def _share_of(
     positions: list[int], objective: TaskObjective, crop_rng: random.Random, accelerator: Accelerator
 ) -> tuple[Batch, Gather | None]:
-    """This process's consecutive part of a global batch, and how the features of all parts come together."""
-    num_processes, rank = accelerator.num_processes, accelerator.process_index
-    if num_processes == 1:
-        return objective.batch(positions, crop_rng), None
-    sizes = [
-        len(positions) // num_processes + (r < len(positions) % num_processes) for r in range(num_processes)
-    ]
-    start, end = sum(sizes[:rank]), sum(sizes[: rank + 1])
-    # One draw per example, in the order of the batch: skipping those of the others keeps all processes in step.
-    _skip_draws(crop_rng, start)
-    batch = objective.batch(positions[start:end], crop_rng)
-    _skip_draws(crop_rng, len(positions) - end)
-    return batch, partial(gather_features, sizes=sizes)
-
-
-def _skip_draws(crop_rng: random.Random, count: int) -> None:
-    for _ in range(count):
-        crop_rng.getrandbits(64)
+    """This process's part of a global batch, and how the features of all parts come together."""
+    # Every process draws the crops of the whole batch, so all of them stay in step.
+    batch = objective.batch(positions, crop_rng)
+    if accelerator.num_processes == 1:
+        return batch, None
+    share, sizes = share_of_batch(batch, accelerator.process_index, accelerator.num_processes)
+    return share, partial(gather_features, sizes=sizes)
 
 
 def _flush(pending: list[dict[str, float | Tensor]], log: list[dict[str, float]]) -> None:

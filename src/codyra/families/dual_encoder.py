@@ -232,8 +232,10 @@ class DualEncoder(ABC):
             own_ids = torch.tensor(list(dict.fromkeys(ids)), device=self.device)
             labels = torch.tensor(task.test.labels)
             inputs = self.test_inputs(task)
+            order = inputs.reading_order()
+            assert len(order) == len(labels), "test inputs were cached for another test set"
             correct = torch.zeros(2, dtype=torch.int64, device=self.device)
-            for positions in _chunks(inputs.reading_order(), batch_size):
+            for positions in _chunks(order, batch_size):
                 batch = _to_device(inputs.test(positions), self.device)
                 labels_N = labels[positions].to(self.device, non_blocking=True)
                 cosines_NU = cosines(unit_length(self.encode_inputs(batch)), prompts_UD)
