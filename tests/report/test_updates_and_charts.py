@@ -40,7 +40,8 @@ def test_kinds_keep_as_much_of_the_name_as_they_need() -> None:
 def test_modules_without_a_layer_have_a_column() -> None:
     grid = arrange(["h.0.c_attn", "h.1.c_attn", "head"])
     assert grid.layers == (0, 1, None)
-    assert "head" in grid.cells.values()
+    assert grid.kinds == ("c_attn", "head")
+    assert grid.cells["head", None] == "head"
 
 
 @given(st.sets(st.from_regex(r"(?:(?:[a-c]|0?[0-2])\.){0,4}[a-c]", fullmatch=True), min_size=1, max_size=12))
@@ -138,7 +139,13 @@ def test_points_lie_inside_the_chart() -> None:
 
 
 def test_numbers_are_written_for_people() -> None:
-    assert [percent(None), percent(63.25), percent(100.0)] == [DASH, "63.2", "100.0"]
+    assert [percent(v) for v in (None, 63.25, -1.66, -0.0, -0.04)] == [
+        DASH,
+        "63.2",
+        f"{MINUS}1.7",
+        "0.0",
+        "0.0",
+    ]
     assert [signed(v) for v in (None, -0.04, -3.0, 2.25)] == [DASH, "0.0", f"{MINUS}3.0", "+2.2"]
     assert [duration(s) for s in (0.081, 11.24, 131, 3.0 * 3600 + 299, 59.99)] == [
         "0.081 s",

@@ -18,18 +18,22 @@ def arrange(names: Iterable[str]) -> ModuleGrid:
     """Rows in order of first appearance, such as `vision q_proj` or `text fc2`; columns by layer number.
 
     The first number in a name is its layer, what stands before it the tower, what stands after it the kind. A
-    kind is cut to its last parts as far as it stays unique in its tower: `q_proj`, but `intermediate.dense`.
+    kind is cut to its last parts as far as it stays unique in its tower: `q_proj`, but `intermediate.dense`. What
+    lies in no layer keeps its whole name.
     """
     split = {name: _split(name) for name in names}
-    towers = dict.fromkeys(tower for tower, _, _ in split.values())
-    words = _tower_words(list(towers))
+    towers = list(dict.fromkeys(tower for tower, layer, _ in split.values() if layer is not None))
+    words = _tower_words(towers)
     short = {
-        tower: _shortest_unique({kind for other, _, kind in split.values() if other == tower})
+        tower: _shortest_unique(
+            {kind for other, layer, kind in split.values() if other == tower and layer is not None}
+        )
         for tower in towers
     }
     cells = {}
     for name, (tower, layer, kind) in split.items():
-        cells[f"{words[tower]} {short[tower][kind]}".strip(), layer] = name
+        row = name if layer is None else f"{words[tower]} {short[tower][kind]}".strip()
+        cells[row, layer] = name
     assert len(cells) == len(split)
     return ModuleGrid(
         kinds=tuple(dict.fromkeys(kind for kind, _ in cells)),

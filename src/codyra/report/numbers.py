@@ -6,7 +6,9 @@ MINUS = "\N{MINUS SIGN}"
 
 def percent(value: float | None) -> str:
     """A score with one decimal."""
-    return DASH if value is None else f"{value:.1f}"
+    if value is None:
+        return DASH
+    return f"{round(value, 1) + 0.0:.1f}".replace("-", MINUS)  # + 0.0 turns -0.0 into 0.0
 
 
 def signed(value: float | None) -> str:
