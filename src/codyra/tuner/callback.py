@@ -6,7 +6,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from codyra.tuner.prox import ProximalStep
+from codyra.tuner.prox import Operator, ProximalStep, Schedule
 
 
 class CodyraCallback(TrainerCallback, ExportableState):
@@ -25,8 +25,24 @@ class CodyraCallback(TrainerCallback, ExportableState):
         RuntimeError: at the end of training, when the proximal step never fired.
     """
 
-    def __init__(self, **options: Any) -> None:
-        self.options = options
+    def __init__(
+        self,
+        *,
+        schedule: Schedule = "linear",
+        kappa_total: float | None = None,
+        kappa_max: float | None = None,
+        levels: int | None = None,
+        dense_fraction: float = 0.5,
+        operator: Operator = "soft",
+    ) -> None:
+        self.options: dict[str, Any] = {
+            "schedule": schedule,
+            "kappa_total": kappa_total,
+            "kappa_max": kappa_max,
+            "levels": levels,
+            "dense_fraction": dense_fraction,
+            "operator": operator,
+        }
         self.prox: ProximalStep | None = None
 
     def on_train_begin(

@@ -69,7 +69,7 @@ class GatedVariant(LoraVariant):
 
 
 def _add_and_cast_once(weight: Tensor, delta: Tensor) -> Tensor:
-    """weight + delta in the wider dtype (delta is at least float32), cast once: bf16 swallows small updates."""
+    """weight + delta in the wider dtype, at least float32, cast once: bf16 sums swallow small updates."""
     wide = torch.promote_types(weight.dtype, delta.dtype)
     return (weight.to(wide) + delta.to(wide)).to(weight.dtype)
 

@@ -199,11 +199,6 @@ class ProximalStep:
         """Take the hook off the optimizer; counters and initial gates stay readable."""
         self._handle.remove()
 
-    def mean_rank(self) -> float:
-        """Mean number of non-zero gates per adapted layer. Waits for the device."""
-        num_kept = sum(int(gate.count_nonzero()) for gate in self._gates())
-        return num_kept / len(self.initial_gates)
-
     def state_dict(self) -> dict[str, Any]:
         """Keys steps, calls, plan, initial_gates: numbers, strings, and one (R,) tensor per gate, by name."""
         return {

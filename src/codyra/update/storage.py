@@ -22,6 +22,13 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 TENSORS = "update.safetensors"
 RANKS = "ranks.json"
+# What an adapter's config says about its base model, where nothing is known.
+BASE_INFO = {
+    "auto_mapping": None,
+    "base_model_name_or_path": None,
+    "fan_in_fan_out": False,
+    "task_type": None,
+}
 
 
 def check_kind(kind: str) -> None:
@@ -55,7 +62,7 @@ def load_fields(directory: Path) -> dict[str, Any]:
         UserError: a file is missing or damaged, or the files do not belong together.
     """
     try:
-        table = json.loads((directory / RANKS).read_text(encoding="utf-8"))
+        table = _read_json(directory / RANKS)
         check_kind(table["kind"])
         fields: dict[str, Any] = {"kind": table["kind"], "survival_auc": table["survival_auc"]}
         if table["kind"] in ("low_rank", "cumulative"):
@@ -64,25 +71,19 @@ def load_fields(directory: Path) -> dict[str, Any]:
         if table["no_change"]:
             return fields
         if "ranks" not in fields:
-            return fields | {"tensors": safetensors.torch.load_file(directory / TENSORS)}
-        config = json.loads((directory / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        weights = safetensors.torch.load_file(directory / ADAPTER_WEIGHTS)
+            return fields | {"tensors": _read_tensors(directory / TENSORS)}
+        config = _read_json(directory / ADAPTER_CONFIG)
+        weights = _read_tensors(directory / ADAPTER_WEIGHTS)
         adapted = {name: _keys(name) for name, kept in fields["ranks"].items() if kept}
         if set(weights) != {key for keys in adapted.values() for key in keys}:
             raise UserError(f"{ADAPTER_WEIGHTS} and {RANKS} name different modules; restore the folder")
         fields["factors"] = {name: (weights[A], weights[B]) for name, (A, B) in adapted.items()}
-        fields["base_info"] = {
-            key: config[key] for key in ("auto_mapping", "base_model_name_or_path", "task_type")
-        }
+        fields["base_info"] = {key: config[key] for key in BASE_INFO}
         fields["lookalikes"] = isinstance(config["target_modules"], str)
         return fields
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{error.filename} is missing, so this is no whole task update; restore the folder"
-        ) from error
     except UserError as error:
         raise UserError(f"{directory}: {error}") from error
-    except (ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{directory} holds a damaged task update ({error}); restore the folder") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{directory} holds a task update without {error}; restore the folder") from error
@@ -121,13 +122,10 @@ def _adapter_config(update: "TaskUpdate", base_model: str | None, revision: str 
     pattern = {_pattern_key(name, ranks): rank for name, rank in ranks.items()}
     exact = update.lookalikes or has_lookalikes(ranks, update.ranks)
     config = {
-        "auto_mapping": None,
-        "base_model_name_or_path": None,
-        "task_type": None,
+        **BASE_INFO,
         **update.base_info,
         "alpha_pattern": pattern,
         "bias": "none",
-        "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
         "lora_alpha": max(ranks.values()),
@@ -147,6 +145,20 @@ def _pattern_key(name: str, ranks: Mapping[str, int]) -> str:
     """The name, anchored where PEFT, which reads it as a regex for the end of names, would hit others too."""
     hit = [other for other in ranks if re.match(rf"(.*\.)?({name})$", other)]
     return name if hit == [name] else f"^{re.escape(name)}"
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(_existing(path).read_text(encoding="utf-8"))
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    return safetensors.torch.load_file(_existing(path))
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise UserError(f"{path.name} is missing, so this is no whole task update; restore the folder")
+    return path
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -150,7 +150,7 @@ class TaskUpdate:
             ranks=ranks,
             full_ranks=full_ranks,
             survival_auc=_auc(survived, initial),
-            base_info=_base_info(net, config.task_type),
+            base_info=_base_info(net, config.task_type, layers),
             lookalikes=storage.has_lookalikes(ranks, (name for name, _ in net.named_modules())),
         )
 
@@ -223,7 +223,7 @@ def _folded(layer: Any, name: str, adapter_name: str) -> tuple[Tensor, Tensor, T
     return A_RD.to(dtype), B_OR.to(dtype) * layer.scaling[adapter_name], kept_R
 
 
-def _base_info(net: nn.Module, task_type: str | None) -> dict[str, Any]:
+def _base_info(net: nn.Module, task_type: str | None, layers: Mapping[str, LoraLayer]) -> dict[str, Any]:
     """As PEFT writes it: the task type where the class has one of PEFT's wrappers, else the class itself."""
     kind = type(net)
     if task_type is None and kind.__name__.endswith("ForCausalLM"):
@@ -232,6 +232,7 @@ def _base_info(net: nn.Module, task_type: str | None) -> dict[str, Any]:
     return {
         "auto_mapping": mapping if task_type is None else None,
         "base_model_name_or_path": getattr(net, "name_or_path", None) or None,
+        "fan_in_fan_out": all(isinstance(layer.get_base_layer(), Conv1D) for layer in layers.values()),
         "task_type": task_type,
     }
 
