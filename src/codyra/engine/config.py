@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from codyra.errors import UserError
 from codyra.families import ModelSpec
@@ -75,9 +75,15 @@ class RunConfig(BaseModel):
     seed: int = Field(
         8, ge=0, description="feeds one private generator per purpose: shots, batches, crops, adapters"
     )
-    guard: None = Field(None, description="reserved")
-    track: None = Field(None, description="reserved")
+    guard: None = Field(None, description="not available yet; only null")
+    track: None = Field(None, description="not available yet; only null")
     root: str = Field(".", description="folder that relative data paths start at: that of the config file")
+
+    @field_validator("guard", "track", mode="before")
+    @classmethod
+    def _not_yet(cls, value: Any) -> None:
+        if value is not None:
+            raise ValueError("this version has no such feature; remove the key")
 
     def num_steps(self, num_examples: int) -> int:
         """Optimizer steps of a task with this many training examples."""
