@@ -1,5 +1,7 @@
 # Everything works on a fresh clone with nothing but Python >= 3.11: the first target creates .venv.
+# PyTorch's CPU build on Linux: make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PYTHON ?= python3
+PIP_FLAGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -7,7 +9,7 @@ INSTALLED := .venv/.installed
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS) --editable ".[dev]"
 	@touch $@
 
 demo: $(INSTALLED)  ## teach the built-in tiny CLIP five tasks; writes demo-output/report.html

@@ -1,0 +1,112 @@
+"""Methods are combinations of pieces: what they declare holds, and every one leaves a plain network behind."""
+
+import pytest
+import torch
+from torch import nn
+
+from codyra.errors import UserError
+from codyra.methods import TaskContext, build_method, method_names, option_names, parse_options
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(6, 5)
+        self.second = nn.Linear(5, 4)
+
+    def forward(self, x):
+        return self.second(torch.tanh(self.first(x)))
+
+
+def context(net, total_steps=6, previous=None):
+    names = [name for name, _ in net.named_parameters()]
+    return TaskContext(
+        net, ["first", "second"], names, task_index=0, total_steps=total_steps, previous=previous
+    )
+
+
+def learn(method, net, total_steps=6, previous=None):
+    """One task of a tiny regression; gives (update, number of trained parameters)."""
+    ctx = context(net, total_steps, previous)
+    method.before_task(ctx)
+    num_trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+    if method.trains:
+        ctx.optimizer = torch.optim.AdamW(method.param_groups(ctx, 0.05))
+        method.optimizer_ready(ctx)
+        inputs, targets = torch.randn(8, 6), torch.randn(8, 4)
+        for _ in range(total_steps):
+            ctx.optimizer.zero_grad()
+            loss = (net(inputs) - targets).square().mean()
+            penalty = method.loss(ctx, {})
+            (loss if penalty is None else loss + penalty).backward()
+            method.after_backward(ctx)
+            ctx.optimizer.step()
+            method.after_step(ctx)
+    return method.after_task(ctx), num_trained
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_a_task_leaves_the_network_plain_and_unchanged(name):
+    net = Net()
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    types = [type(module) for module in net.modules()]
+    for _ in range(2):  # a second task finds nothing of the first
+        update, num_trained = learn(build_method(parse_options({"name": name})), net)
+        assert [type(module) for module in net.modules()] == types
+        after = net.state_dict()
+        assert after.keys() == before.keys()
+        assert all(torch.equal(after[key], before[key]) for key in before)
+        assert not any(parameter.requires_grad for parameter in net.parameters())
+        assert update.no_change == (name == "zero_shot")
+        assert (num_trained == 0) == (name == "zero_shot")
+
+
+def test_full_trains_every_parameter_and_lora_two_factors_per_linear():
+    net = Net()
+    assert learn(build_method(parse_options({"name": "full"})), net)[1] == sum(
+        p.numel() for p in net.parameters()
+    )
+    assert learn(build_method(parse_options({"name": "lora", "r": 2})), net)[1] == 2 * (6 + 5) + 2 * (5 + 4)
+    assert learn(build_method(parse_options({"name": "codyra", "r": 2})), net)[1] == 2 * (6 + 5 + 1) + 2 * (
+        5 + 4 + 1
+    )
+
+
+@pytest.mark.parametrize("alpha", [None, 8.0])
+def test_a_carried_adapter_goes_on_where_it_stopped(alpha):
+    net = Net()
+    method = build_method(parse_options({"name": "lora", "r": 3, "alpha": alpha, "carry": "continue"}))
+    first, _ = learn(method, net)
+    assert first.kind == "cumulative"
+    ctx = context(net, previous=first)
+    method.before_task(ctx)
+    resumed = method.adapter.extract(ctx, "cumulative", 1.0)
+    method.adapter.discard(ctx)
+    for module, (A_RD, B_OR) in first.factors.items():
+        torch.testing.assert_close(resumed.factors[module][0], A_RD, rtol=0, atol=0)
+        torch.testing.assert_close(resumed.factors[module][1], B_OR)
+    assert list(method.start_from([first])) == []
+
+
+@pytest.mark.parametrize("name", ["lora", "codyra", "full"])
+def test_merge_scale_scales_the_update(name):
+    norms = []
+    for scale in (1.0, 0.25):
+        torch.manual_seed(3)
+        update, _ = learn(build_method(parse_options({"name": name, "merge_scale": scale})), Net())
+        norms.append(update.norm())
+    assert norms[1] == pytest.approx(norms[0] / 4, rel=1e-5)
+
+
+def test_codyra_leaves_fewer_ranks_and_says_who_chose():
+    update, _ = learn(build_method(parse_options({"name": "codyra", "r": 16})), Net(), total_steps=40)
+    assert 0 < sum(update.ranks.values()) < 32
+    assert update.survival_auc > 0.9
+
+
+def test_unknown_methods_name_the_nearest():
+    with pytest.raises(UserError, match=r"did you mean codyra\?"):
+        option_names("codira")
