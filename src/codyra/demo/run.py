@@ -5,6 +5,7 @@ from pathlib import Path
 from codyra import files
 from codyra.demo.stream import write_stream
 from codyra.engine.config import load_config
+from codyra.engine.folder import RunFolder
 from codyra.engine.folder_reader import read_run
 from codyra.engine.loop import Run, run
 from codyra.engine.progress import Narrator
@@ -21,15 +22,17 @@ def run_demo(out: Path, seed: int, narrator: Narrator) -> dict[str, Run]:
     Raises:
         UserError: `out` holds something else.
     """
-    narrator.say(
-        "drawing the pictures; everything here is tiny and drawn, so read the trends and not the percentages"
-    )
     data = out / "data"
+    configs = {
+        method: load_config("demo", [f"method.name={method}", f"seed={seed}", f"data_dir={data}"])
+        for method in METHODS
+    }
+    for method, config in configs.items():
+        # Before anything is drawn: the pictures of another seed would replace those of the runs that are there.
+        RunFolder(out / method).check_config(config)
+    narrator.say("drawing the pictures; all of this is tiny and drawn: read the trends, not the percentages")
     write_stream(data, seed)
-    runs = {}
-    for method in METHODS:
-        overrides = [f"method.name={method}", f"seed={seed}", f"data_dir={data.resolve()}"]
-        runs[method] = run(load_config("demo", overrides), out / method, narrator=narrator)
+    runs = {method: run(config, out / method, narrator=narrator) for method, config in configs.items()}
     report = render([read_run(out / method) for method in METHODS], title="codyra demo")
     files.write_text(out / "report.html", report)
     return runs
