@@ -5,6 +5,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,28 +174,30 @@ def estimate(plan: Plan, tasks_to_do: int) -> Estimate:
 
 
 def _score_seconds(plan: Plan) -> float:
-    """Seconds to score all test sets once: the prompts, and the examples extrapolated from one batch per task."""
-    few_seconds, num_few = _time_scoring(plan, 1)
-    many_seconds, num_many = _time_scoring(plan, plan.config.train.eval_batch_size)
-    num_examples = sum(len(task.test.labels) for task in plan.tasks)
-    per_example = max(0.0, many_seconds - few_seconds) / max(1, num_many - num_few)
-    return few_seconds + per_example * num_examples
+    """Seconds to score all test sets once: the prompts, and the examples extrapolated from a batch of every task."""
+    size = plan.config.train.eval_batch_size
+    seconds = _time_scoring(plan, plan.tasks, 1)
+    for task in plan.tasks:
+        one, batch = (_time_scoring(plan, [task], count) for count in (1, size))
+        measured = min(size, len(task.test.labels))
+        seconds += max(0.0, batch - one) / max(1, measured - 1) * len(task.test.labels)
+    return seconds
 
 
-def _time_scoring(plan: Plan, per_task: int) -> tuple[float, int]:
-    """Seconds, and examples scored, for the first `per_task` test examples of every task."""
+def _time_scoring(plan: Plan, tasks: Sequence[Task], count: int) -> float:
+    """Seconds to score the first `count` test examples of these tasks."""
     heads = [
         dataclasses.replace(
             task,
-            test=Split(task.test.inputs[:per_task], task.test.labels[:per_task]),
+            test=Split(task.test.inputs[:count], task.test.labels[:count]),
             # Families cache test inputs by fingerprint, and these are not the whole test set.
-            fingerprint=f"{task.fingerprint}[:{per_task}]",
+            fingerprint=f"{task.fingerprint}[:{count}]",
         )
-        for task in plan.tasks
+        for task in tasks
     ]
     started = time.perf_counter()
     plan.family.score(heads, batch_size=plan.config.train.eval_batch_size, ties=plan.config.stream.ties)
-    return time.perf_counter() - started, sum(len(task.test.labels) for task in heads)
+    return time.perf_counter() - started
 
 
 def peak_memory() -> int:
