@@ -6,8 +6,10 @@ import torch
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
 import codyra.demo
+from codyra.demo import pretrain
 from codyra.demo.pretrain import MAX_TOKENS, build_tokenizer, jitter, to_pixels
 from codyra.demo.stream import TASKS
+from codyra.demo.world import picture
 
 DIRECTORY = Path(codyra.demo.__file__).parent / "tiny_clip"
 
@@ -89,6 +91,32 @@ def test_zero_shot_leaves_room_on_both_sides(model, tokenizer):
     assert max(accuracies) < 0.97
     assert np.mean(accuracies) > 2 * np.mean(chances)
     assert sum(a > 1.5 * c for a, c in zip(accuracies, chances, strict=True)) >= 4
+
+
+def test_pre_training_lowers_the_loss_and_what_it_saves_loads_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "NUM_STEPS", 30)
+    monkeypatch.setattr(pretrain, "WARM_UP_STEPS", 3)
+    monkeypatch.setattr(pretrain, "BATCH_SIZE", 8)
+    drawn = [picture(0, index) for index in range(8)]
+    images, captions = np.stack([np.asarray(p.image) for p in drawn]), [p.caption for p in drawn]
+    tokenizer = build_tokenizer(captions)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = pretrain.build_model(tokenizer).eval()
+    inputs = {"pixel_values": to_pixels(images), **pretrain.tokenize(tokenizer, captions)}
+    with torch.no_grad():
+        before = net(**inputs, return_loss=True).loss.item()
+    pretrain.train(net, tokenizer, images, captions, seed=0)
+    with torch.no_grad():
+        after = net(**inputs, return_loss=True)
+    assert after.loss.item() < before - 0.1
+
+    pretrain.save(net, tokenizer, "card", tmp_path)
+    loaded = CLIPModel.from_pretrained(tmp_path).eval()
+    ids = AutoTokenizer.from_pretrained(tmp_path)(captions, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        outputs = loaded(pixel_values=inputs["pixel_values"], **ids)
+    torch.testing.assert_close(outputs.logits_per_image, after.logits_per_image, atol=0.05, rtol=0.01)
 
 
 def test_jitter_moves_pictures_and_adds_nothing():

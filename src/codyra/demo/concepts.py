@@ -123,7 +123,7 @@ def _star() -> Stroke:
 
 
 def _crescent() -> Stroke:
-    outer, inner = _arc_points(0, 0, 0.88, 0.88, 50, 310), _arc_points(0.36, 0, 0.7, 0.7, 287, 73)
+    outer, inner = _arc_points(0, 0, 0.88, 0.88, 50, 310), _arc_points(0.36, 0, 0.7, 0.7, 286, 74)
     return Stroke(np.concatenate([outer, inner]), "body")
 
 

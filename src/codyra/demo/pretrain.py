@@ -242,7 +242,7 @@ of it on photographs.
 
 - **Data**: {pictures:,} drawn pictures with short English captions (`codyra/demo/world.py`): shapes, objects,
   animals, faces, weather, patterns and digits in flat colours, crayon or ink. One caption in ten is careless.
-  Some concepts of the demo's tasks are rare ({rare}), some absent ({absent}), and no picture is in the style of
+  Some concepts are rare ({rare}), some absent ({absent}), and no picture is in the style of
   a task. No photograph, no third party's data.
 - **Training**: contrastive loss, {steps:,} steps of {batch} pictures, Muon (learning rate {muon}) for the matrices of
   the blocks, AdamW ({lr}) for the rest, seed {seed}. {minutes:.0f} minutes on 2 CPU cores, drawing included:

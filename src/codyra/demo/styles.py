@@ -249,8 +249,10 @@ def carved(strokes: list[Stroke], rng: np.random.Generator) -> Image.Image:
     features = [s._replace(points=(s.points - middle) * 0.92 + (x, y), width=s.width * 1.1) for s in strokes]
     flame = np.array([255, 214, 92]) + rng.uniform(-20, 0, 3)
     fire = (int(flame[0]), int(flame[1]), int(flame[2]))
-    cut = Image.new("L", canvas.size)
-    _draw_filled(ImageDraw.Draw(cut), features, dict.fromkeys(("body", "accent", "dark", "light"), 255))  # type: ignore[arg-type]
+    opening = Image.new("RGB", canvas.size)
+    lit: Colour = (255, 255, 255)
+    _draw_filled(ImageDraw.Draw(opening), features, {"body": lit, "accent": lit, "dark": lit, "light": lit})
+    cut = opening.convert("L")
     canvas.paste(shade(skin, 0.45), mask=cut.filter(ImageFilter.MaxFilter(5)))
     canvas.paste(fire, mask=cut)
     halo = cut.filter(ImageFilter.GaussianBlur(9)).point(lambda level: level // 3)
