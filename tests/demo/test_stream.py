@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from codyra.demo.stream import COUNTS, SHOTS, TASKS, demo_tasks, write_stream
+from codyra.demo.stream import COUNTS, TASKS, write_stream
 from codyra.demo.styles import SIDE
+from codyra.engine.config import load_config
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -23,14 +24,18 @@ def stream(tmp_path_factory):
 
 
 def test_layout_and_counts(stream):
-    assert [task["name"] for task in demo_tasks()] == [task.name for task in TASKS]
-    for task in demo_tasks():
-        folder = stream / task["data"].removeprefix("imagefolder:")
+    for task in TASKS:
         for split, count in COUNTS.items():
-            classes = {path.name for path in (folder / split).iterdir()}
-            assert classes == set(task["classes"])
-            assert all(len(list((folder / split / name).glob("*.png"))) == count for name in classes)
-    assert all(task["shots"] == SHOTS <= COUNTS["train"] and "{}" in task["prompt"] for task in demo_tasks())
+            folder = stream / task.name / split
+            assert {path.name for path in folder.iterdir()} == set(task.classes)
+            assert all(len(list((folder / name).glob("*.png"))) == count for name in task.classes)
+
+
+def test_the_preset_learns_these_tasks():
+    specs = load_config("demo").stream.tasks
+    assert [(spec.name, spec.prompt) for spec in specs] == [(task.name, task.prompt) for task in TASKS]
+    assert [spec.data for spec in specs] == [f"imagefolder:${{data_dir}}/{task.name}" for task in TASKS]
+    assert all(spec.shots <= COUNTS["train"] for spec in specs)
 
 
 def test_pictures_are_48_pixels_and_rgb(stream):

@@ -4,7 +4,6 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,7 +13,6 @@ from codyra.demo.concepts import ANIMALS, DIGITS, FACES, OBJECTS, SHAPES, Stroke
 from codyra.demo.styles import SIDE, carved, chalk, generator, mosaic, neon, pose
 from codyra.files import write_bytes
 
-SHOTS = 16
 COUNTS = {"train": 24, "test": 40}
 
 
@@ -93,20 +91,6 @@ TASKS: tuple[DrawnTask | DigitsTask, ...] = (
         carved,
     ),
 )
-
-
-def demo_tasks() -> list[dict[str, Any]]:
-    """The five task entries of a stream specification; the folders are those that `write_stream` writes."""
-    return [
-        {
-            "name": task.name,
-            "data": f"imagefolder:{task.name}",
-            "prompt": task.prompt,
-            "shots": SHOTS,
-            "classes": list(task.classes),
-        }
-        for task in TASKS
-    ]
 
 
 def write_stream(directory: Path, seed: int) -> None:
