@@ -30,7 +30,9 @@ def test_every_config_key_is_documented():
 
 
 def test_plain_defaults_are_documented():
-    rows = dict(re.findall(r"^\| `([\w.]+)` \| (\S+) \|", (ROOT / "docs/config.md").read_text(), re.MULTILINE))
+    rows = dict(
+        re.findall(r"^\| `([\w.]+)` \| (\S+) \|", (ROOT / "docs/config.md").read_text(), re.MULTILINE)
+    )
     for key, field in sections():
         if key in rows and isinstance(field.default, str | int | float) and key not in ("name", "root"):
             assert type(field.default)(rows[key]) == field.default, key
