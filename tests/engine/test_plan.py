@@ -1,0 +1,47 @@
+"""What is known before the first step, and that finding it out changes nothing."""
+
+import pytest
+import torch
+from families.tiny_encoders import save_bert
+
+from codyra.engine import loop
+from codyra.engine.config import load_config
+from codyra.engine.plan import estimate, make_plan
+from codyra.engine.progress import Narrator, duration, size
+
+
+@pytest.mark.parametrize("method", ["codyra", "lora", "full", "zero_shot"])
+def test_an_estimate_leaves_the_model_as_it_was(config, method):
+    plan = make_plan(load_config(config, [f"method.name={method}"]), {}, Narrator(quiet=True))
+    before = {name: weight.clone() for name, weight in plan.family.net.state_dict().items()}
+    cost = estimate(plan, len(plan.tasks))
+    after = plan.family.net.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(parameter.requires_grad for parameter in plan.family.net.parameters())
+    assert cost.seconds > 0
+    assert cost.memory_bytes > 1e6
+    assert (cost.disk_bytes > 2_000_000) == (method != "zero_shot")
+
+
+def test_an_estimate_leaves_no_shortened_test_set_behind(tmp_path):
+    """Texts are tokenised once per task: a run must score all of them, not the few that were timed."""
+    for split, rows in (("train", 4), ("test", 150)):
+        lines = [f"the {'red bird' if row % 2 else 'green dog'},{'bird' if row % 2 else 'dog'}" for row in range(rows)]
+        (tmp_path / f"{split}.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
+    config = {
+        "model": {"name": str(save_bert(tmp_path / "bert"))},
+        "method": {"name": "zero_shot"},
+        "stream": {"tasks": [{"name": "animals", "data": f"csv:{tmp_path}"}]},
+    }
+    quiet = Narrator(quiet=True)
+    plan = make_plan(load_config(config), {}, quiet)
+    (direct,) = plan.family.score(plan.tasks)
+    (stored,) = loop.run(config, tmp_path / "run", narrator=quiet).zero_shot
+    assert stored == 100 * direct.correct / 150
+
+
+def test_durations_and_sizes_are_for_people():
+    shown = [duration(seconds) for seconds in (0.2, 42, 200, 7500, 273_600)]
+    assert shown == ["1 s", "42 s", "3 min 20 s", "2 h 5 min", "3 d 4 h"]
+    assert [size(count) for count in (10, 9_300_000, 1_240_000_000)] == ["0.1 kB", "9.3 MB", "1.2 GB"]
