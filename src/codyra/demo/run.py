@@ -33,6 +33,6 @@ def run_demo(out: Path, seed: int, narrator: Narrator) -> dict[str, Run]:
     narrator.say("drawing the pictures; all of this is tiny and drawn: read the trends, not the percentages")
     write_stream(data, seed)
     runs = {method: run(config, out / method, narrator=narrator) for method, config in configs.items()}
-    report = render([read_run(out / method) for method in METHODS], title="codyra demo")
+    report = render([read_run(out / method) for method in METHODS], title="codyra demo: drawn pictures, a tiny model")
     files.write_text(out / "report.html", report)
     return runs
