@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from codyra import files
 from codyra.demo.stream import write_stream
 from codyra.engine.config import load_config
@@ -32,7 +34,16 @@ def run_demo(out: Path, seed: int, narrator: Narrator) -> dict[str, Run]:
         RunFolder(out / method).check_config(config)
     narrator.say("drawing the pictures; all of this is tiny and drawn: read the trends, not the percentages")
     write_stream(data, seed)
-    runs = {method: run(config, out / method, narrator=narrator) for method, config in configs.items()}
-    report = render([read_run(out / method) for method in METHODS], title="codyra demo: drawn pictures, a tiny model")
+    # One thread: on a model this small a second one gains little, and where other programs run it can cost a
+    # hundredfold, because the threads wait for each other by spinning.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        runs = {method: run(config, out / method, narrator=narrator) for method, config in configs.items()}
+    finally:
+        torch.set_num_threads(threads)
+    report = render(
+        [read_run(out / method) for method in METHODS], title="codyra demo: drawn pictures, a tiny model"
+    )
     files.write_text(out / "report.html", report)
     return runs
