@@ -1,7 +1,9 @@
 """The command `codyra`. Heavy imports wait until a command needs them, so that --help answers at once."""
 
+import shlex
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,12 +39,13 @@ def demo(
     seed: Annotated[int, typer.Option(help="seed of pictures, batches and adapters", min=0)] = 8,
 ) -> None:
     """Teach the built-in tiny CLIP five tasks, with CoDyRA and with plain LoRA; no download, a few minutes."""
-    from codyra.demo.run import run_demo
-    from codyra.engine.progress import Narrator
+    with _continue_with("codyra", "demo", "--out", str(out), "--seed", str(seed)):
+        from codyra.demo.run import run_demo
+        from codyra.engine.progress import Narrator
 
-    runs = run_demo(out, seed, Narrator(console))
-    _show_comparison(runs)
-    console.print(f"report: {out / 'report.html'}", markup=False)
+        runs = run_demo(out, seed, Narrator(console))
+        _show_comparison(runs)
+        console.print(f"report: {out / 'report.html'}", markup=False)
 
 
 @app.command()
@@ -57,25 +60,24 @@ def run(
     ] = False,
 ) -> None:
     """Learn a stream of tasks; continues when the run folder holds the same unfinished run."""
-    from accelerate import PartialState
+    overrides = [word for item in set_ or [] for word in ("--set", item)]
+    with _continue_with("codyra", "run", config, *(["--out", str(out)] if out else []), *overrides):
+        from accelerate import PartialState
 
-    from codyra.engine import loop
-    from codyra.engine.config import load_config
-    from codyra.engine.progress import Narrator
+        from codyra.engine import loop
+        from codyra.engine.config import load_config
+        from codyra.engine.progress import Narrator
 
-    resolved = load_config(config, set_ or [])
-    if dry_run:
-        loop.dry_run(resolved, out, Narrator(console))
-        return
-    folder = out if out is not None else loop.default_out(resolved)
-    try:
-        finished = loop.run(resolved, folder, narrator=Narrator(console))
-    except KeyboardInterrupt:
-        again = f"codyra run {config} --out {folder}" + "".join(f" --set {item}" for item in set_ or [])
-        raise Interrupted(f"finished tasks are kept; continue with: {again}") from None
-    if PartialState().is_main_process:  # one table, however many processes ran
-        _show_comparison({finished.folder.name: finished})
-        console.print(f"report: {finished.folder / 'report.html'}", markup=False)
+        resolved = load_config(config, set_ or [])
+        if dry_run:
+            loop.dry_run(resolved, out, Narrator(console))
+            return
+        folder = out if out is not None else loop.default_out(resolved)
+        with _continue_with("codyra", "run", config, "--out", str(folder), *overrides):
+            finished = loop.run(resolved, folder, narrator=Narrator(console))
+        if PartialState().is_main_process:  # one table, however many processes ran
+            _show_comparison({finished.folder.name: finished})
+            console.print(f"report: {finished.folder / 'report.html'}", markup=False)
 
 
 @app.command()
@@ -155,6 +157,15 @@ class Interrupted(Exception):
     """Ctrl-C, with what to do next."""
 
 
+@contextmanager
+def _continue_with(*words: str) -> Iterator[None]:
+    """Say on Ctrl-C which command goes on; inside a command, because typer ends on Ctrl-C without a word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"finished tasks are kept; continue with: {shlex.join(words)}") from None
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, Ctrl-C is 130, anything else is a bug."""
     # peft asks transformers for an attribute that transformers has renamed; nobody who types a command can mend that.
@@ -166,7 +177,4 @@ def main() -> None:
         raise SystemExit(EXIT_USER) from None
     except Interrupted as stop:
         errors.print(f"codyra: interrupted; {stop}", markup=False)
-        raise SystemExit(EXIT_INTERRUPTED) from None
-    except KeyboardInterrupt:
-        errors.print("codyra: interrupted", markup=False)
         raise SystemExit(EXIT_INTERRUPTED) from None

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from families.tiny_encoders import save_bert
 
 from codyra.engine import loop
 from codyra.engine.config import load_config
 from codyra.engine.plan import estimate, make_plan
 from codyra.engine.progress import Narrator, duration, size
+from families.tiny_encoders import save_bert
 
 
 @pytest.mark.parametrize("method", ["codyra", "lora", "full", "zero_shot"])
@@ -27,7 +27,10 @@ def test_an_estimate_leaves_the_model_as_it_was(config, method):
 def test_an_estimate_leaves_no_shortened_test_set_behind(tmp_path):
     """Texts are tokenised once per task: a run must score all of them, not the few that were timed."""
     for split, rows in (("train", 4), ("test", 150)):
-        lines = [f"the {'red bird' if row % 2 else 'green dog'},{'bird' if row % 2 else 'dog'}" for row in range(rows)]
+        lines = [
+            f"the {'red bird' if row % 2 else 'green dog'},{'bird' if row % 2 else 'dog'}"
+            for row in range(rows)
+        ]
         (tmp_path / f"{split}.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
     config = {
         "model": {"name": str(save_bert(tmp_path / "bert"))},

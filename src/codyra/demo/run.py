@@ -11,6 +11,7 @@ from codyra.engine.folder import RunFolder
 from codyra.engine.folder_reader import read_run
 from codyra.engine.loop import Run, run
 from codyra.engine.progress import Narrator
+from codyra.errors import UserError
 from codyra.report import render
 
 METHODS = ("codyra", "lora")
@@ -29,6 +30,8 @@ def run_demo(out: Path, seed: int, narrator: Narrator) -> dict[str, Run]:
         method: load_config("demo", [f"method.name={method}", f"seed={seed}", f"data_dir={data}"])
         for method in METHODS
     }
+    if RunFolder(out).exists():
+        raise UserError(f"{out}: is a run folder itself; choose another --out")
     for method, config in configs.items():
         # Before anything is drawn: the pictures of another seed would replace those of the runs that are there.
         RunFolder(out / method).check_config(config)

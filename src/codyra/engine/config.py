@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -32,6 +32,7 @@ PRESETS = resources.files("codyra") / "presets"
 BUILTIN_MODELS = {"builtin:tiny-clip": "demo/tiny_clip"}
 """Models the package carries, and where it carries them."""
 MAX_CONFIG_BYTES = 1_000_000
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainConfig(BaseModel):
@@ -47,9 +48,9 @@ class TrainConfig(BaseModel):
     eval_batch_size: int = Field(
         64, ge=1, description="examples per scoring batch; changes speed, never a score"
     )
-    lr: float = Field(5e-4, gt=0, description="learning rate of every trained parameter")
-    betas: tuple[float, float] = Field((0.9, 0.9999), description="AdamW betas")
-    eps: float = Field(1e-8, gt=0, description="AdamW epsilon")
+    lr: float = Field(5e-4, gt=0, allow_inf_nan=False, description="learning rate of every trained parameter")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.9999), description="AdamW betas")
+    eps: float = Field(1e-8, gt=0, allow_inf_nan=False, description="AdamW epsilon")
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="learning rate over a task; cosine ends at 0"
     )
@@ -60,7 +61,11 @@ class TrainConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _one_budget(cls, section: Any) -> Any:
-        if not isinstance(section, Mapping) or section.get("epochs") is None:
+        if not isinstance(section, Mapping):
+            return section
+        if section.get("epochs") is None:
+            if section.get("steps", 1) is None:
+                raise ValueError("give steps or epochs; both are null")
             return section
         if section.get("steps") is not None:
             raise ValueError("give steps or epochs, not both (set the other to null)")
@@ -145,7 +150,11 @@ def parse_config(raw: Mapping[str, Any], where: str) -> RunConfig:
         UserError: one line for the first fault found.
     """
     method = raw.get("method")
-    if not isinstance(method, Mapping) or "name" not in method:
+    if (
+        not isinstance(method, Mapping)
+        or "name" not in method
+        or not all(isinstance(key, str) for key in method)
+    ):
         raise UserError(f"{where}: method: needs a mapping with a name, such as {{name: codyra}}")
     try:
         options = parse_options(method)
@@ -157,10 +166,12 @@ def parse_config(raw: Mapping[str, Any], where: str) -> RunConfig:
         raise UserError(_explain(error, where)) from None
 
 
-def model_path(spec: ModelSpec) -> ModelSpec:
-    """`spec` with the name of a built-in model replaced by the folder inside the package."""
+def model_path(config: RunConfig) -> ModelSpec:
+    """The model with its name resolved: a built-in one, a folder beside the config file, or as it stands."""
+    spec = config.model
     if not spec.name.startswith("builtin:"):
-        return spec
+        beside = Path(config.root) / spec.name
+        return spec.model_copy(update={"name": str(beside)}) if beside.is_dir() else spec
     if spec.name not in BUILTIN_MODELS:
         raise UserError(f"model.name: {spec.name!r} is not built in; there is {', '.join(BUILTIN_MODELS)}")
     return spec.model_copy(update={"name": str(resources.files("codyra") / BUILTIN_MODELS[spec.name])})

@@ -84,28 +84,45 @@ class RunFolder:
 
     # --- reading ---------------------------------------------------------------------------------------------
 
-    def read_json(self, name: str | Path) -> Any:
-        """Content of a JSON file of the folder, `{}` where it was not written yet.
+    def read_json(self, name: str | Path, kind: type = dict) -> Any:
+        """Content of a JSON file of the folder, an empty `kind` where it was not written yet.
 
         Raises:
             UserError: the file is damaged.
         """
         path = self.path / name
         if not path.is_file():
-            return {}
+            return kind()
         try:
-            return json.loads(path.read_text("utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            content = json.loads(path.read_text("utf-8"))
+            if not isinstance(content, kind):
+                raise UnicodeError(f"it holds no {kind.__name__}")
+            return content
+        except (json.JSONDecodeError, UnicodeError) as error:
             raise UserError(
                 f"{path}: is damaged ({error}); restore it or start again in another --out"
             ) from None
 
     def read_row(self, name: str | Path) -> Row | None:
         """A row of scores, None where it was not written yet."""
-        content = self.read_json(name)
-        if not content:
+        if not (self.path / name).is_file():
             return None
-        return [None if cell is None else TaskScore(**cell) for cell in content["tasks"]]
+        try:
+            return [None if cell is None else TaskScore(**cell) for cell in self.read_json(name)["tasks"]]
+        except (KeyError, TypeError) as error:
+            raise self._damaged(name, error) from None
+
+    def read_drift(self, name: str | Path) -> float:
+        """|theta_t - theta_0|_F as a task's scores.json has it."""
+        try:
+            return float(self.read_json(name)["drift"])
+        except (KeyError, TypeError) as error:
+            raise self._damaged(name, error) from None
+
+    def _damaged(self, name: str | Path, error: Exception) -> UserError:
+        return UserError(
+            f"{self.path / name}: is damaged ({error}); restore it or start again in another --out"
+        )
 
     def read_update(self, task_index: int, name: str) -> TaskUpdate:
         """What a finished task left behind."""

@@ -85,7 +85,7 @@ class Run:
                 f"{self.folder}: {len(updates)} tasks are finished; after={after} is not among 0..{len(updates)}"
             )
         config = load_config(self.folder / "config.yaml")
-        family, method = load_family(model_path(config.model)), build_method(config.method)
+        family, method = load_family(model_path(config)), build_method(config.method)
         targets = family.target_modules(method.targets) if method.targets is not None else []
         touched = method.adapter.touched(targets, family.full_parameters())
         base = {name: family.net.get_parameter(name).detach().clone() for name in touched}
@@ -183,6 +183,7 @@ class _Loop:
             self._check_nothing_changed()
         elif self.main:
             self.folder.start(self.plan.config, self.manifest)
+        if self.main and not self.folder.read_json("samples.json", list):
             previews = {task.name: (task.prompt, self.plan.family.preview(task)) for task in self.plan.tasks}
             self.folder.write_samples(previews)
         if done:
@@ -286,8 +287,9 @@ class _Loop:
         started = time.perf_counter()
         row = self._score("zero-shot: scoring")
         if self.main:
-            self.folder.write_row("zero_shot.json", "zero-shot", row)
             self.manifest["timing"]["zero_shot_seconds"] = time.perf_counter() - started
+            self.folder.write_json("manifest.json", self.manifest)
+            self.folder.write_row("zero_shot.json", "zero-shot", row)
             self._write_matrices()
         cells = results.cells(row, self.plan.config.stream.label_space)
         shown = ", ".join(
@@ -360,6 +362,7 @@ class _Loop:
 
     def _finish(self) -> None:
         plan = self.plan
+        self._write_matrices()  # a run that was stopped right after its last scores has not written them
         zero_shot, rows = self._rows()
         norms, ranks, survival, drift = [], [], [], []
         for index, name in enumerate(plan.task_names):
@@ -367,7 +370,7 @@ class _Loop:
             norms.append(update.norm())
             ranks.append(_mean_rank(update))
             survival.append(update.survival_auc)
-            drift.append(self.folder.read_json(self.folder.task_folder(index, name) / "scores.json")["drift"])
+            drift.append(self.folder.read_drift(self.folder.task_folder(index, name) / "scores.json"))
         self.folder.write_json(
             "metrics.json",
             results.summarise(
@@ -393,6 +396,10 @@ class _Loop:
         """Continue only on the base model and the data the run was started with."""
         stored = self.folder.read_json("manifest.json")
         done = self.folder.finished_tasks(self.plan.task_names)
+        if not {"base", "data", "timing", "rounding_loss"} <= stored.keys():
+            raise UserError(
+                f"{self.folder.path / 'manifest.json'}: is damaged or missing; restore it or start anew"
+            )
         if stored["base"]["sha256"] != self.manifest["base"]["sha256"]:
             raise UserError(
                 f"{self.folder.path}: {self.plan.config.model.name} has other weights than when this run began"

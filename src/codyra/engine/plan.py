@@ -78,7 +78,7 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     """
     accelerator = make_accelerator(config.train)
     method = build_method(config.method)
-    family = load_family(model_path(config.model))
+    family = load_family(model_path(config))
     tasks = build_stream(
         config.stream,
         seed=config.seed,
@@ -127,7 +127,9 @@ def _check_methods_options(plan: Plan) -> None:
         try:
             with seeded_torch(0):
                 plan.method.before_task(ctx)
-                ctx.optimizer = torch.optim.AdamW(plan.method.param_groups(ctx, plan.config.train.lr))
+                train = plan.config.train
+                groups = plan.method.param_groups(ctx, train.lr)
+                ctx.optimizer = torch.optim.AdamW(groups, lr=train.lr, betas=train.betas, eps=train.eps)
                 plan.method.optimizer_ready(ctx)
         except ValueError as error:
             raise UserError(f"method: task {plan.tasks[task_index].name}: {error}") from None

@@ -16,7 +16,7 @@ from codyra.update import TaskUpdate, unwrap
 class Gated(Adapter):
     """A, B and gates of every targeted linear; ranks whose gate is zero at task end are dropped."""
 
-    r: int = Field(16, ge=1, description="ranks per linear at the start of every task")
+    r: int = Field(16, ge=1, le=4096, description="ranks per linear at the start of every task")
     targets: str | list[str] = Field("all", description="all, vision, text, attention, mlp, or module names")
     gate_init: Literal["normal", "ones"] = Field("normal", description="how the rank weights start")
 

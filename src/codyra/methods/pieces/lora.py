@@ -15,7 +15,7 @@ from codyra.update import TaskUpdate, unwrap
 class Lora(Adapter):
     """A and B of every targeted linear; all ranks are kept."""
 
-    r: int = Field(16, ge=1, description="rank of every adapted linear")
+    r: int = Field(16, ge=1, le=4096, description="rank of every adapted linear")
     alpha: float | None = Field(
         None, gt=0, description="the update is scaled by alpha / r; null means alpha = r"
     )
