@@ -270,7 +270,7 @@ def test_another_base_is_refused(update):
 
 
 def test_many_small_updates_on_a_bf16_base():
-    """METHOD.md section 5: one cast keeps about half of what 20 small updates add up to, 20 casts keep a tenth."""
+    """docs/method.md: one cast keeps about half of what 20 small updates add up to, 20 casts keep a tenth."""
     generator = torch.Generator().manual_seed(0)
     net = nn.ModuleDict({"layer": nn.Linear(256, 256, bias=False)})
     base = {"layer.weight": torch.randn(256, 256, generator=generator).bfloat16()}

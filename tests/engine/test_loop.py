@@ -164,7 +164,7 @@ def test_a_run_is_independent_of_the_global_random_state(config, tmp_path):
 
 
 def test_one_task_of_full_fine_tuning_equals_a_plain_loop(config, tmp_path):
-    """PEERS: nothing of the harness leaks into the arithmetic."""
+    """Nothing of the harness leaks into the arithmetic."""
     from codyra.engine.rng import private_random
     from codyra.engine.trainer import batches, lr_factor
     from codyra.streams import build_stream

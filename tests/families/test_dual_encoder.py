@@ -21,7 +21,7 @@ CLASSES = ("red bird", "cat", "very big green dog", "square")
 
 
 def naive_losses(images, labels, prompts, scale, num_rows):
-    """METHOD.md section 2, term by term; images and prompts are lists of unit vectors."""
+    """docs/method.md, term by term; images and prompts are lists of unit vectors."""
 
     def dot(one, other):
         return sum(a * b for a, b in zip(one, other, strict=True))

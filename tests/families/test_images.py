@@ -1,4 +1,4 @@
-"""Pixels against Hugging Face's own image processors; crops against the rule of PROTOCOLS.md section 4."""
+"""Pixels against Hugging Face's own image processors; crops against the rule of docs/method.md."""
 
 import random
 

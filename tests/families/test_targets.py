@@ -1,4 +1,4 @@
-"""The `targets` of DESIGN.md section 6, on the real module trees."""
+"""The `targets` of docs/config.md, on the real module trees."""
 
 import pytest
 import torch
@@ -133,5 +133,5 @@ def test_trainable_parameters_of_the_published_setting():
     rank = 16
     linears = [net.get_submodule(name) for name in names]
     assert all(isinstance(linear, nn.Linear) for linear in linears)
-    # A, B and the gate of every target: METHOD.md section 1.
+    # A, B and the gate of every target: docs/method.md.
     assert sum(rank * (linear.in_features + linear.out_features + 1) for linear in linears) == 4_425_984

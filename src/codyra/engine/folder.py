@@ -1,4 +1,4 @@
-"""RunFolder: the only code that writes into a run folder (layout: DESIGN section 5, docs/run-folder.md).
+"""RunFolder: the only code that writes into a run folder (layout: docs/run-folder.md).
 
 A task is finished when its scores.json exists, which is written last; accuracy.csv and metrics.json are derived
 from the scores and can be written again at any time. Everything is written atomically.

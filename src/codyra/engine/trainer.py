@@ -42,7 +42,7 @@ def batches(num_examples: int, batch_size: int, rng: random.Random) -> Iterator[
 
 
 def lr_factor(step: int, total_steps: int, schedule: str, warmup_steps: int) -> float:
-    """Factor on the learning rate of 0-based `step`: METHOD.md section 4, cosine(t) = 0.5 (1 + cos(pi t / T))."""
+    """Factor on the learning rate of 0-based `step`: docs/method.md, cosine(t) = 0.5 (1 + cos(pi t / T))."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     if schedule == "constant":

@@ -1,6 +1,6 @@
 """Dual encoders: prompts and examples become vectors, and an example is of the class whose prompt is nearest.
 
-This file holds what CLIP, SigLIP and sentence encoders share: the objective of METHOD.md section 2 and the
+This file holds what CLIP, SigLIP and sentence encoders share: the objective of docs/method.md and the
 scoring of every test set in the pooled and in its own label space, in one pass. `image_text.py` and
 `sentence.py` say how inputs become features.
 """
@@ -262,7 +262,7 @@ class DualEncoder(ABC):
 
 
 class TaskObjective:
-    """What one task trains on: batches of its examples, and the loss of METHOD.md section 2.
+    """What one task trains on: batches of its examples, and the loss of docs/method.md.
 
     Prompts are tokenised once. When nothing that they depend on is being trained, their features are computed
     once too, at the first loss.
@@ -325,7 +325,7 @@ def text_to_image_loss(logits_NC: Tensor, labels_N: Tensor, num_rows: int) -> Te
     """Cross-entropy over the batch against "this image shows the class", mean over `num_rows` class rows.
 
     Rows are not normalised: a class shown twice counts twice, one that is not shown (or that belongs to an
-    earlier task and is not even among the C) adds nothing but itself to the divisor. METHOD.md section 2.
+    earlier task and is not even among the C) adds nothing but itself to the divisor. docs/method.md.
     """
     log_share_NC = logits_NC.log_softmax(dim=0)
     return -log_share_NC.gather(1, labels_N[:, None]).sum() / num_rows

@@ -1,7 +1,7 @@
 """From a decoded image to the pixels of a model: the evaluation transform and the training crop, without
 torchvision.
 
-Both follow PROTOCOLS.md section 4. Evaluation takes every setting from the model's own image processor and
+Both follow docs/method.md. Evaluation takes every setting from the model's own image processor and
 gives its pixels to rounding; training replaces resizing and centre crop by a random resized crop of the same
 final size.
 """

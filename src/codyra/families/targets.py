@@ -1,4 +1,4 @@
-"""Which linear layers an adapter may go into (DESIGN.md section 6, `targets`)."""
+"""Which linear layers an adapter may go into (docs/config.md, `targets`)."""
 
 import difflib
 from collections.abc import Sequence

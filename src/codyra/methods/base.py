@@ -1,6 +1,6 @@
 """What a continual-learning method is: a choice of pieces, and the hooks the loop calls around a task.
 
-A method is a YAML file beside this one that names one piece per slot (PEERS-style: adapter, step edit, merge). A
+A method is a YAML file beside this one that names one piece per slot (adapter, step edit, merge). A
 piece is a small pydantic model: its fields are the options a user may set, its methods are hooks. State lives in
 the TaskContext, never in a piece, so one method object serves the whole stream.
 """

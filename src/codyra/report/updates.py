@@ -47,7 +47,7 @@ def _whole_rank(tasks: Sequence[tuple[TaskView, RankTable]]) -> int | None:
 
 
 def _survival(tasks: Sequence[tuple[TaskView, RankTable]]) -> Markup | None:
-    """METHOD.md section 6 in plain words, with the measured numbers."""
+    """docs/method.md in plain words, with the measured numbers."""
     measured = [(task, ranks.survival_auc) for task, ranks in tasks if ranks.survival_auc is not None]
     if not measured:
         return None
