@@ -1,4 +1,5 @@
-"""The method as docs/method.md and golden/README.md state it, dense and slow: what the tuner must equal. Used only by tests.
+"""The method as docs/method.md and golden/README.md state it, dense and slow: what the tuner
+must equal. Used only by tests.
 
 Shapes: D in features, O out features, R ranks. One entry per adapted layer in every list.
 """

@@ -121,6 +121,11 @@ BAD = {
     "target matches nothing": (change(["method", "targets"], ["q_prj"]), ["q_prj", "q_proj"]),
     "unknown method": (change(["method", "name"], "codira"), ["codira", "did you mean codyra?"]),
     "steps=0": (change(["train", "steps"], 0), ["train.steps"]),
+    "no steps at all": (change(["train", "steps"], None), ["steps or epochs"]),
+    "betas outside [0, 1)": (change(["train", "betas"], [1, 2]), ["train.betas"]),
+    "infinite lr": (change(["train", "lr"], float("inf")), ["train.lr"]),
+    "an option that is no word": (change(["method", 3], 4), ["method"]),
+    "more ranks than anything has": (change(["method", "r"], 10**9), ["method.r"]),
     "r=0": (change(["method", "r"], 0), ["method.r"]),
     "official schedule without room": (official_schedule_without_room, ["schedule='linear'"]),
     "a schedule that never prunes": (prune_nothing, ["dense_fraction"]),
@@ -195,7 +200,7 @@ def test_a_loss_that_is_not_finite_keeps_the_finished_tasks(command, config, tmp
     assert command("run", path, "--out", out)[0] == 0
 
 
-@pytest.mark.parametrize("fails_at", [0, 1, 7, 12, 19])
+@pytest.mark.parametrize("fails_at", [0, 1, 5, 10, 13, 19, 36, 39])
 def test_a_full_disk_loses_nothing(command, config, tmp_path, monkeypatch, fails_at):
     path, out = write(config, tmp_path), tmp_path / "run"
     writes = []
@@ -212,7 +217,35 @@ def test_a_full_disk_loses_nothing(command, config, tmp_path, monkeypatch, fails
     assert command("run", path, "--out", out)[0] == 0
     whole = tmp_path / "whole"
     assert command("run", path, "--out", whole)[0] == 0
-    assert (out / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+    written = [file.relative_to(whole) for file in sorted(whole.rglob("*")) if file.is_file()]
+    assert written == [file.relative_to(out) for file in sorted(out.rglob("*")) if file.is_file()]
+    for file in written:
+        if file.name not in ("manifest.json", "report.html"):  # these hold times
+            assert (out / file).read_bytes() == (whole / file).read_bytes(), file
+    assert json.loads((out / "manifest.json").read_text())["timing"]["zero_shot_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("manifest.json", "{}"),
+        ("manifest.json", "[]"),
+        ("config.yaml", ""),
+        ("config.yaml", "- a list"),
+        ("zero_shot.json", '{"tasks": [{"name": 3}]}'),
+        ("tasks/01-warm/scores.json", "{}"),
+        ("tasks/02-cool/scores.json", "[]"),
+        ("tasks/02-cool/shots.json", "[1]"),
+        ("tasks/01-warm/ranks.json", "{"),
+        ("tasks/01-warm/adapter_model.safetensors", "nothing"),
+    ],
+)
+def test_a_damaged_run_folder_is_named(command, config, tmp_path, file, content):
+    path, out = write(config, tmp_path), tmp_path / "run"
+    assert command("run", path, "--out", out)[0] == 0
+    (out / "report.html").unlink()  # so that the run has something left to do
+    (out / file).write_text(content)
+    refused(command("run", path, "--out", out), "run")
 
 
 def test_too_little_disk_is_known_before_the_first_step(command, config, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -87,6 +88,31 @@ def test_run_report_and_history(config, command, tmp_path, monkeypatch):
     HTMLParser().feed(page)
     for word in ("warm", "cool", "plain", "Transfer", "lora", "codyra"):
         assert word in page
+
+
+def test_interrupted_before_anything_was_learnt(config, tmp_path):
+    path = tmp_path / "it's a stream.yaml"
+    path.write_text(yaml.safe_dump(config))
+    process = spawn("run", path, "--set", "stream.tasks.0.prompt=a {} here", cwd=tmp_path)
+    time.sleep(3)  # within imports or checks
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    words = shlex.split(err.split("continue with: ")[1])
+    assert words[:3] == ["codyra", "run", str(path)]
+    assert words[-1] == "stream.tasks.0.prompt=a {} here"
+
+
+def test_a_demo_does_not_overwrite_a_run(config, command, tmp_path):
+    path, out = tmp_path / "stream.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump({**config, "method": {"name": "zero_shot"}}))
+    assert command("run", path, "--out", out)[0] == 0
+    before = (out / "report.html").read_bytes()
+    code, _, err = command("demo", "--out", out)
+    assert code == 2
+    assert "is a run folder" in err
+    assert (out / "report.html").read_bytes() == before
+    assert not (out / "data").exists()
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def test_zero_shot_changes_nothing(finished):
 @pytest.mark.parametrize("method", ["codyra", "lora", "full"])
 def test_the_model_is_base_plus_updates_and_plain(finished, method):
     done = finished[method]
-    base = load_family(model_path(load_config(done.folder / "config.yaml").model)).net
+    base = load_family(model_path(load_config(done.folder / "config.yaml"))).net
     start = dict(base.named_parameters())
     for after in range(4):
         merged = done.model(after=after)
@@ -102,7 +102,7 @@ def test_an_adapter_in_stock_peft_gives_the_model_that_was_scored(finished):
     from peft import PeftModel
 
     done = finished["codyra"]
-    net = load_family(model_path(load_config(done.folder / "config.yaml").model)).net
+    net = load_family(model_path(load_config(done.folder / "config.yaml"))).net
     pixels = torch.randn(4, 3, net.config.vision_config.image_size, net.config.vision_config.image_size)
     stock = PeftModel.from_pretrained(net, done.folder / "tasks/01-warm").eval()
     with torch.no_grad():
@@ -172,7 +172,7 @@ def test_one_task_of_full_fine_tuning_equals_a_plain_loop(config, tmp_path):
     overrides = ["method.name=full", "stream.only=[warm]", "train.steps=5"]
     done = run(config, tmp_path / "run", *overrides)
     resolved = load_config(config, overrides)
-    family = load_family(model_path(resolved.model))
+    family = load_family(model_path(resolved))
     (task,) = build_stream(resolved.stream, seed=resolved.seed, default_prompt=family.default_prompt)
     trained = [family.net.get_parameter(name).requires_grad_() for name in family.full_parameters()]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, betas=(0.9, 0.9999), eps=1e-8, weight_decay=0.0)

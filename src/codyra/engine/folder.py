@@ -54,11 +54,12 @@ class RunFolder:
                 raise UserError(f"{self.path}: exists and is no run folder; choose another --out")
             return
         try:
-            stored = parse_config(
-                yaml.safe_load((self.path / "config.yaml").read_text("utf-8")), "config.yaml"
-            )
-        except yaml.YAMLError:
-            raise UserError(f"{self.path / 'config.yaml'}: is damaged; choose another --out") from None
+            raw = yaml.safe_load((self.path / "config.yaml").read_text("utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            raw = None
+        if not isinstance(raw, dict):
+            raise UserError(f"{self.path / 'config.yaml'}: is damaged; restore it or choose another --out")
+        stored = parse_config(raw, str(self.path / "config.yaml"))
         difference = _first_difference(
             stored.model_dump(mode="json", exclude=set(WHERE_IS_IT)),
             config.model_dump(mode="json", exclude=set(WHERE_IS_IT)),
