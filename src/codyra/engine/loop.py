@@ -189,9 +189,7 @@ class _Loop:
         if done:
             self.narrator.say(f"continuing after task {done} ({self.plan.task_names[done - 1]})")
         row = self._zero_shot()
-        for task_index in range(len(self.plan.tasks)):
-            if task_index < done:
-                continue
+        for task_index in range(done, len(self.plan.tasks)):
             row = self._learn(task_index, row)
         if self.main:
             self._finish()
