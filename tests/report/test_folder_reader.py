@@ -95,7 +95,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "metric is text": (_write("metrics.json", b'{"transfer": "good"}'), "metrics.json is damaged: transfer"),
     "no metrics": (lambda folder: (folder / "metrics.json").unlink(), "metrics.json is damaged: missing"),
     "no accuracy": (lambda folder: (folder / "accuracy.csv").unlink(), "accuracy.csv is damaged: missing"),
-    "no config": (lambda folder: (folder / "config.yaml").unlink(), "config.yaml is damaged"),
+    "no config": (lambda folder: (folder / "config.yaml").unlink(), "config.yaml is missing"),
     "config is no YAML": (_write("config.yaml", b"a: [\n\n"), "config.yaml is damaged: not YAML"),
     "config is a list": (_write("config.yaml", b"- a"), "config.yaml is damaged: not a mapping"),
     "foreign header": (_write("accuracy.csv", b"after,x\n"), "accuracy.csv is damaged: its header"),
@@ -113,7 +113,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         "ranks.json is damaged: kind",
     ),
     "unknown task": (lambda folder: (folder / "tasks/03-c").mkdir(), "manifest.json lists 2 tasks"),
-    "picture is missing": (lambda folder: (folder / "samples/01-0.png").unlink(), "01-0.png is damaged"),
+    "picture is missing": (lambda folder: (folder / "samples/01-0.png").unlink(), "01-0.png is missing"),
     "picture is no picture": (_write("samples/01-0.png", b"<svg onload=x>"), "neither PNG nor JPEG"),
     "picture from elsewhere": (
         _write(

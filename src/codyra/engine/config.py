@@ -26,6 +26,7 @@ from pydantic import (
 from codyra.errors import UserError
 from codyra.families import ModelSpec
 from codyra.methods import MethodOptions, option_names, parse_options
+from codyra.reading import parse_yaml
 from codyra.streams import StreamSpec
 
 PRESETS = resources.files("codyra") / "presets"
@@ -199,12 +200,9 @@ def _read(source: str) -> tuple[str, str, str, str]:
 
 def _parse_yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{where}:{line} is not YAML: {problem}") from None
+        return parse_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{where}: is not YAML: {error}") from None
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

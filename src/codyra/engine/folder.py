@@ -18,6 +18,7 @@ from codyra import files
 from codyra.engine.config import RunConfig, parse_config
 from codyra.errors import UserError
 from codyra.families import TaskScore
+from codyra.streams import Task
 from codyra.update import TaskUpdate
 
 Cells = Sequence[float | None]
@@ -161,6 +162,19 @@ class RunFolder:
                 listed.append(entry)
             entries.append({"task": name, "prompt": prompt, "examples": listed})
         self.write_json("samples.json", entries)
+
+    def write_labels(self, label_space: str, tasks: Iterable[Task]) -> None:
+        """labels.json: the classes and prompts of all tasks, so that a model can be used without the data."""
+        entries = [
+            {
+                "name": task.name,
+                "prompt": task.prompt,
+                "classes": list(task.class_names),
+                "prompts": list(task.prompts),
+            }
+            for task in tasks
+        ]
+        self.write_json("labels.json", {"scored_in": label_space, "tasks": entries})
 
     def write_row(self, name: str | Path, after: str, row: Row, **about: float) -> None:
         """zero_shot.json or a task's scores.json, which marks the task as finished; `about` adds figures."""

@@ -6,20 +6,21 @@ tasks and no metrics. A file that is there and cannot be understood is a `UserEr
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from codyra.errors import UserError
+from codyra.reading import damaged, parse_json, parse_yaml, read_bytes, read_json, read_text, within
 
 FORMAT = 1
+MAX_SAMPLE_BYTES = 1_000_000
+"""Largest thumbnail; a report carries them all."""
 
 Score = float | None
 T = TypeVar("T")
@@ -227,6 +228,24 @@ class TaskSamples:
 
 
 @dataclass(frozen=True)
+class TaskLabels:
+    """The classes of one task in label order, the prompt of each, and the template they come from."""
+
+    name: str
+    prompt: str
+    classes: tuple[str, ...]
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """labels.json: every class of every task; `scored_in` is stream.label_space of the run."""
+
+    scored_in: Literal["all", "task"]
+    tasks: tuple[TaskLabels, ...]
+
+
+@dataclass(frozen=True)
 class RunView:
     """One run folder. `name` is the folder's own name; `config_text` is config.yaml as written."""
 
@@ -239,6 +258,7 @@ class RunView:
     metrics: RunMetrics | None
     tasks: tuple[TaskView, ...]
     samples: tuple[TaskSamples, ...]
+    labels: LabelSpace | None
 
     @property
     def finished(self) -> bool:
@@ -257,7 +277,7 @@ def read_run(path: str | Path) -> RunView:
         raise UserError(
             f"{folder} is no run folder (no manifest.json in it); give the folder that `codyra run` wrote"
         )
-    content = _read_json(folder / "manifest.json")
+    content = read_json(folder / "manifest.json")
     if isinstance(content, dict) and content.get("format") != FORMAT:
         found = content.get("format")
         raise UserError(f"{folder} has run-folder format {found}, this codyra reads {FORMAT}; update codyra")
@@ -266,11 +286,11 @@ def read_run(path: str | Path) -> RunView:
 
     accuracy = _read_accuracy(folder / "accuracy.csv", names)
     metrics_file = folder / "metrics.json"
-    metrics = _checked(RunMetrics, _read_json(metrics_file), metrics_file) if metrics_file.is_file() else None
+    metrics = _checked(RunMetrics, read_json(metrics_file), metrics_file) if metrics_file.is_file() else None
     if manifest.status == "finished":
         for file, present in (("accuracy.csv", accuracy is not None), ("metrics.json", metrics is not None)):
             if not present:
-                _damaged(folder / file, "missing although the run is marked finished")
+                damaged(folder / file, "missing although the run is marked finished")
     config, config_text = _read_config(folder / "config.yaml")
     return RunView(
         name=folder.resolve().name,
@@ -282,34 +302,8 @@ def read_run(path: str | Path) -> RunView:
         metrics=metrics,
         tasks=_read_tasks(folder / "tasks", names),
         samples=_read_samples(folder),
+        labels=_read_labels(folder / "labels.json", names),
     )
-
-
-def _damaged(file: Path, reason: str) -> NoReturn:
-    # The reason may quote the file; one line is the promise.
-    raise UserError(f"{file} is damaged: {' '.join(reason.split())}; restore it or run the experiment again")
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        _damaged(file, str(error))
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number")
-
-
-def _parse_json(text: str, file: Path) -> Any:
-    try:
-        return json.loads(text, parse_constant=_reject_constant)
-    except (ValueError, RecursionError) as error:
-        _damaged(file, f"not JSON ({error})")
-
-
-def _read_json(file: Path) -> Any:
-    return _parse_json(_read_text(file), file)
 
 
 def _checked(kind: type[T], content: Any, file: Path) -> T:
@@ -318,17 +312,17 @@ def _checked(kind: type[T], content: Any, file: Path) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "top level"
-        _damaged(file, f"{where}: {first['msg']}")
+        damaged(file, f"{where}: {first['msg']}")
 
 
 def _read_config(file: Path) -> tuple[Mapping[str, Any], str]:
-    text = _read_text(file)
+    text = read_text(file)
     try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        _damaged(file, f"not YAML ({error})")
+        config = parse_yaml(text)
+    except ValueError as error:
+        damaged(file, f"not YAML ({error})")
     if not isinstance(config, dict):
-        _damaged(file, "not a mapping")
+        damaged(file, "not a mapping")
     return config, text
 
 
@@ -337,23 +331,23 @@ def _read_accuracy(file: Path, names: Sequence[str]) -> AccuracyTable | None:
     if not file.is_file():
         return None
     try:
-        header, *lines = list(csv.reader(io.StringIO(_read_text(file), newline=""))) or [[]]
+        header, *lines = list(csv.reader(io.StringIO(read_text(file), newline=""))) or [[]]
     except csv.Error as error:
-        _damaged(file, f"not CSV ({error})")
+        damaged(file, f"not CSV ({error})")
     if header != ["after", *names]:
-        _damaged(file, "its header does not name the tasks of manifest.json in their order")
+        damaged(file, "its header does not name the tasks of manifest.json in their order")
     labels, rows = [], []
     for line in lines:
         if len(line) != len(header):
-            _damaged(file, f"a row has {len(line)} cells, the header {len(header)}")
+            damaged(file, f"a row has {len(line)} cells, the header {len(header)}")
         labels.append(line[0])
         try:
             rows.append(tuple(_score(cell) for cell in line[1:]))
         except ValueError as error:
-            _damaged(file, f"row {line[0]!r}: {error}")
+            damaged(file, f"row {line[0]!r}: {error}")
     # By position, because a task may itself be called zero-shot.
     if labels != ["zero-shot", *names][: len(labels)]:
-        _damaged(file, "its rows are not zero-shot and then the learnt tasks in their order")
+        damaged(file, "its rows are not zero-shot and then the learnt tasks in their order")
     return AccuracyTable(tasks=tuple(names), zero_shot=rows[0] if rows else None, rows=tuple(rows[1:]))
 
 
@@ -373,12 +367,12 @@ def _read_tasks(directory: Path, names: Sequence[str]) -> tuple[TaskView, ...]:
         assert found is not None
         number = int(found.group())
         if not 1 <= number <= len(names) or number in tasks:
-            _damaged(folder, f"manifest.json lists {len(names)} tasks, and each has one folder")
+            damaged(folder, f"manifest.json lists {len(names)} tasks, and each has one folder")
         ranks_file = folder / "ranks.json"
         tasks[number] = TaskView(
             number=number,
             name=names[number - 1],
-            ranks=_checked(RankTable, _read_json(ranks_file), ranks_file) if ranks_file.is_file() else None,
+            ranks=_checked(RankTable, read_json(ranks_file), ranks_file) if ranks_file.is_file() else None,
             steps=_read_steps(folder / "train.jsonl", complete=ranks_file.is_file()),
         )
     return tuple(tasks[number] for number in sorted(tasks))
@@ -388,11 +382,11 @@ def _read_steps(file: Path, *, complete: bool) -> tuple[TrainStep, ...]:
     """The log of one task. The last line of an unfinished task may be half written; it is left out then."""
     if not file.is_file():
         return ()
-    text = _read_text(file)
+    text = read_text(file)
     lines = text.splitlines()
     if not complete and lines and not text.endswith("\n"):
         lines.pop()
-    return _checked(tuple[TrainStep, ...], [_parse_json(line, file) for line in lines], file)
+    return _checked(tuple[TrainStep, ...], [parse_json(line, file) for line in lines], file)
 
 
 @dataclass(frozen=True)
@@ -413,7 +407,7 @@ def _read_samples(folder: Path) -> tuple[TaskSamples, ...]:
     file = folder / "samples.json"
     if not file.is_file():
         return ()
-    stored = _checked(tuple[_StoredSamples, ...], _read_json(file), file)
+    stored = _checked(tuple[_StoredSamples, ...], read_json(file), file)
     return tuple(
         TaskSamples(
             task=entry.task,
@@ -427,17 +421,25 @@ def _read_samples(folder: Path) -> tuple[TaskSamples, ...]:
     )
 
 
+def _read_labels(file: Path, names: Sequence[str]) -> LabelSpace | None:
+    """The classes of all tasks, None when the run stopped before it wrote them."""
+    if not file.is_file():
+        return None
+    labels = _checked(LabelSpace, read_json(file), file)
+    if [task.name for task in labels.tasks] != list(names):
+        damaged(file, "its tasks are not those of manifest.json in their order")
+    for task in labels.tasks:
+        if not task.classes or len(task.classes) != len(task.prompts):
+            damaged(file, f"task {task.name} has {len(task.classes)} classes and {len(task.prompts)} prompts")
+    return labels
+
+
 def _read_image(folder: Path, name: str | None) -> bytes | None:
     """The bytes of a sample picture. A report is passed on: nothing from outside the run folder gets in."""
     if name is None:
         return None
-    file = folder / name
-    if not file.resolve().is_relative_to(folder.resolve()):
-        _damaged(folder / "samples.json", f"{name} lies outside the run folder")
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        _damaged(file, str(error))
+    file = within(folder, name)
+    content = read_bytes(file, MAX_SAMPLE_BYTES)
     if not content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
-        _damaged(file, "neither PNG nor JPEG")
+        damaged(file, "neither PNG nor JPEG")
     return content

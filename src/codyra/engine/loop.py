@@ -185,6 +185,7 @@ class _Loop:
             self.folder.start(self.plan.config, self.manifest)
         if self.main and not self.folder.read_json("samples.json", list):
             previews = {task.name: (task.prompt, self.plan.family.preview(task)) for task in self.plan.tasks}
+            self.folder.write_labels(self.plan.config.stream.label_space, self.plan.tasks)
             self.folder.write_samples(previews)
         if done:
             self.narrator.say(f"continuing after task {done} ({self.plan.task_names[done - 1]})")

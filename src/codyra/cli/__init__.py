@@ -1,0 +1,35 @@
+"""The command `codyra`. Heavy imports wait until a command needs them, so that --help answers at once."""
+
+import warnings
+
+import typer
+
+from codyra.cli import learn, walk
+from codyra.cli.console import Interrupted, errors
+from codyra.errors import UserError
+
+EXIT_USER, EXIT_INTERRUPTED = 2, 130
+
+app = typer.Typer(
+    help="Keep a pre-trained model learning, task after task, and know what it lost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (learn.demo, learn.run, learn.report, walk.history):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2, Ctrl-C is 130, anything else is a bug."""
+    # peft asks transformers for an attribute that transformers has renamed; nobody who types a command can mend that.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    try:
+        app()
+    except UserError as error:
+        errors.print(f"codyra: {error}", style="red", markup=False)
+        raise SystemExit(EXIT_USER) from None
+    except Interrupted as stop:
+        errors.print(f"codyra: interrupted; {stop}", markup=False)
+        raise SystemExit(EXIT_INTERRUPTED) from None
