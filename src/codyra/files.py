@@ -59,6 +59,21 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder within one file system, atomically.
+
+    Raises:
+        UserError: it cannot be moved.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+        sync_folder(source.parent)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise UserError(f"cannot move {source} to {target}: {error.strerror or error}; mend that") from error
+
+
 def is_temporary(name: str) -> bool:
     """True for the name of a file that `write_atomic` had not finished when its process was killed."""
     return _TEMPORARY.fullmatch(name) is not None

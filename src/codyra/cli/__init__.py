@@ -4,7 +4,7 @@ import warnings
 
 import typer
 
-from codyra.cli import learn, walk
+from codyra.cli import change, learn, walk
 from codyra.cli.console import Interrupted, errors
 from codyra.errors import GuardRefused, UserError
 
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (learn.demo, learn.run, learn.report, walk.history):
+for command in (learn.demo, learn.run, learn.report, walk.history, change.append, change.revert):
     app.command()(command)
 
 

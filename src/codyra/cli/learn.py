@@ -28,7 +28,7 @@ def demo(
         from codyra.engine.progress import Narrator
 
         runs = run_demo(out, seed, Narrator(console))
-        _show_comparison(runs)
+        show_comparison(runs)
         console.print(f"report: {out / 'report.html'}", markup=False)
 
 
@@ -59,7 +59,7 @@ def run(
         with continue_with("codyra", "run", config, "--out", str(folder), *overrides):
             finished = engine.run(resolved, folder, narrator=Narrator(console))
         if PartialState().is_main_process:  # one table, however many processes ran
-            _show_comparison({finished.folder.name: finished})
+            show_comparison({finished.folder.name: finished})
             console.print(f"report: {finished.folder / 'report.html'}", markup=False)
 
 
@@ -83,7 +83,7 @@ def report(
     console.print(f"report: {target}", markup=False)
 
 
-def _show_comparison(runs: Mapping[str, "Run"]) -> None:
+def show_comparison(runs: Mapping[str, "Run"]) -> None:
     """The summary figures of finished runs, side by side."""
     columns = {
         "zero_shot": "zero-shot",

@@ -47,6 +47,12 @@ def own_files(folder: Path, task_folders: Iterable[str]) -> list[str]:
     return [name for name in names if (folder / name).is_file()]
 
 
+def archived_files(folder: Path, number: int) -> list[str]:
+    """The files of archive/NN, relative to the run's folder."""
+    archive = folder / "archive" / f"{number:02d}"
+    return sorted(str(file.relative_to(folder)) for file in archive.rglob("*") if file.is_file())
+
+
 def take(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of these files."""
     return {name: sha256(folder / name) for name in names}

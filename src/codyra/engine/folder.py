@@ -87,12 +87,25 @@ class RunFolder:
         if difference:
             raise UserError(f"{self.path}: holds another run ({difference}); choose another --out")
 
+    def pending_revert(self) -> tuple[int, int] | None:
+        """Task to go back to and number of the archive of a revert that was interrupted; None where there is none.
+
+        Raises:
+            UserError: its file is damaged.
+        """
+        content = self.read_json(PENDING)
+        if not content:
+            return None
+        found = (content.get("to"), content.get("archive"))
+        if not all(type(number) is int and number > 0 for number in found):
+            damaged(self.path / PENDING, "it has no numbers `to` and `archive`")
+        return found
+
     def check_not_pending(self) -> None:
-        """Raise UserError when a `codyra revert` was interrupted; its own command finishes it."""
-        if (self.path / PENDING).is_file():
-            to = read_json(self.path / PENDING)["to"]
+        """Raise UserError when a revert was interrupted; its own command finishes it."""
+        if pending := self.pending_revert():
             raise UserError(
-                f"{self.path}: a revert was interrupted; finish it with: codyra revert {self.path} --to {to}"
+                f"{self.path}: a revert was interrupted; finish it with: codyra revert {self.path} --to {pending[0]}"
             )
 
     def is_learnt(self, task_index: int, name: str) -> bool:
@@ -118,6 +131,12 @@ class RunFolder:
         """Folder of a task, relative to the run's; people count from 01, code from 0."""
         return Path("tasks") / f"{task_index + 1:02d}-{name}"
 
+    def row_file(self, num_tasks: int, names: Sequence[str]) -> Path:
+        """Where the scores after the first `num_tasks` tasks are, relative to the run's folder."""
+        if not num_tasks:
+            return Path("zero_shot.json")
+        return self.task_folder(num_tasks - 1, names[num_tasks - 1]) / "scores.json"
+
     def _task_file(self, task_index: int, name: str, file: str) -> Path:
         return self.path / self.task_folder(task_index, name) / file
 
@@ -137,8 +156,8 @@ class RunFolder:
             damaged(path, f"it holds no {kind.__name__}")
         return content
 
-    def read_row(self, name: str | Path, among: Sequence[str] | None = None) -> Row | None:
-        """A row of scores; None where it was not written yet, or for other tasks than `among`.
+    def read_row(self, name: str | Path, names: Sequence[str], among: Sequence[str]) -> Row | None:
+        """The scores of these tasks; None where they were not taken yet, or among the classes of others.
 
         Raises:
             UserError: the file is damaged.
@@ -148,11 +167,10 @@ class RunFolder:
         content = self.read_json(name)
         try:
             row = [None if cell is None else TaskScore(**cell) for cell in content["tasks"]]
-            if among is not None and list(content["among"]) != list(among):
-                return None
+            fits = len(row) == len(names) and list(content["among"]) == list(among)
         except (KeyError, TypeError) as error:
             damaged(self.path / name, repr(error))
-        return row
+        return row if fits else None
 
     def read_drift(self, name: str | Path) -> float:
         """|theta_t - theta_0|_F as a task's scores.json has it."""
@@ -199,7 +217,29 @@ class RunFolder:
         """config.yaml."""
         files.write_text(self.path / "config.yaml", config.to_yaml())
 
-    def write_manifest(self, manifest: dict[str, Any], changed: Iterable[Path]) -> None:
+    def archive(self, number: int, task_names: Sequence[str], keep: int) -> None:
+        """Put aside what is about to be changed, in archive/NN; does nothing when that was done before.
+
+        The figures of all tasks are copied there with the config, whole folders of tasks beyond the first `keep`
+        moved. The copied manifest.json comes last of the copies: it says that these are complete.
+        """
+        archive = self.archive_folder(number)
+        if not (archive / "manifest.json").is_file():
+            kept = [self.task_folder(index, name) for index, name in enumerate(task_names[:keep])]
+            scores = [str(folder / "scores.json") for folder in kept]
+            for name in [*checksums.ROOT_FILES, *scores, "manifest.json"]:
+                if (self.path / name).is_file():
+                    files.write_bytes(archive / name, (self.path / name).read_bytes())
+        for index, name in list(enumerate(task_names))[keep:]:
+            folder = self.task_folder(index, name)
+            if (self.path / folder).is_dir():
+                files.move(self.path / folder, archive / folder)
+
+    def archive_folder(self, number: int) -> Path:
+        """archive/NN, counted from 1."""
+        return self.path / "archive" / f"{number:02d}"
+
+    def write_manifest(self, manifest: dict[str, Any], changed: Iterable[Path] = ()) -> None:
         """manifest.json with the checksums of all files; of tasks only the `changed` ones are read again."""
         changed_folders = [str(folder) for folder in changed]
         kept = {
@@ -210,6 +250,9 @@ class RunFolder:
             and (self.path / name).is_file()
         }
         taken = checksums.take(self.path, checksums.own_files(self.path, changed_folders))
+        for entry in manifest["archive"]:
+            if not any(name.startswith(f"archive/{entry['number']:02d}/") for name in kept):
+                taken |= checksums.take(self.path, checksums.archived_files(self.path, entry["number"]))
         manifest["files"] = dict(sorted((kept | taken).items()))
         files.write_text(self.path / "manifest.json", checksums.seal(manifest))
 

@@ -91,8 +91,21 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Archived:
+    """One archive/NN: what `reason` (append or revert) put aside; `tasks` were the run's tasks until then."""
+
+    number: int
+    reason: str
+    tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """manifest.json: what ran, where, on what."""
+    """manifest.json: what ran, where, on what.
+
+    `scored_among` are the tasks whose classes made up the pooled label space; after a revert these are more than
+    the tasks of the run. `files` has the SHA-256 of every other file.
+    """
 
     format: int
     status: Literal["finished", "unfinished"]
@@ -109,6 +122,9 @@ class Manifest:
     timing: Timing = Timing()
     peak_memory_bytes: int | None = None
     rounding_loss: tuple[float | None, ...] = ()
+    scored_among: tuple[str, ...] = ()
+    archive: tuple[Archived, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor
 
 from codyra.digest import tensors_sha256
 from codyra.engine import results
+from codyra.engine.derive import write_matrices, write_summary
 from codyra.engine.folder import CANDIDATE, Row, RunFolder
-from codyra.engine.folder_reader import read_run
 from codyra.engine.guard import Verdict, judge
 from codyra.engine.manifest import continued, new_manifest, now, session, surroundings_changed
 from codyra.engine.plan import Plan, peak_memory
@@ -21,12 +20,15 @@ from codyra.engine.rng import seeded_torch
 from codyra.engine.trainer import train_task
 from codyra.errors import GuardRefused, UserError
 from codyra.families import TaskScore
-from codyra.report import render
 from codyra.update import TaskUpdate, compose, rounding_loss, write_weights
 
 
 class Loop:
-    """One run on its way: `go` brings the folder to its end from whatever is there already."""
+    """One run on its way: `go` brings the folder to its end from whatever is there already.
+
+    Raises:
+        UserError: base model, data or files changed since the run began.
+    """
 
     def __init__(self, plan: Plan, folder: RunFolder, narrator: Narrator) -> None:
         self.plan = plan
@@ -35,12 +37,19 @@ class Loop:
         self.main = plan.accelerator.is_main_process
         self.names = plan.task_names
         self.manifest = new_manifest(plan)
+        self.stored: dict[str, Any] | None = None
+        if folder.exists():
+            self.stored = folder.read_json("manifest.json")
+            self.manifest = continued(self.stored, self.manifest, folder.path)
+            folder.check_files(self.manifest)
+            if changed := surroundings_changed(self.manifest, plan):
+                narrator.say(f"not as in the session before: {changed}; the last digits of scores may differ")
 
     def go(self) -> None:
         """Do what is missing, task by task.
 
         Raises:
-            UserError: base model, data or files changed since the run began, or training diverged.
+            UserError: training diverged, or a file cannot be read or written.
             GuardRefused: an update was not accepted.
         """
         self._open()
@@ -51,30 +60,25 @@ class Loop:
             if done:
                 self._tell(task_index, time.perf_counter() - started)
         if self.main:
-            self._finish()
+            self.manifest["timing"]["finished"] = now()
+            write_summary(self.folder, self.names, self.plan.config.stream.label_space, self.manifest)
         self.plan.accelerator.wait_for_everyone()
 
     def _open(self) -> None:
-        """Begin, or make sure that what is here is what this run left."""
+        """Begin, or go on from what is here."""
         plan, folder = self.plan, self.folder
-        if folder.exists():
-            stored = folder.read_json("manifest.json")
-            self.manifest = continued(stored, self.manifest, folder.path)
-            folder.check_files(self.manifest)
-            changed = surroundings_changed(self.manifest, plan)
-            if changed:
-                self.narrator.say(
-                    f"not as in the session before: {changed}; the last digits of scores may differ"
-                )
+        done = folder.finished_tasks(self.names)
         self.manifest["sessions"].append(session(plan))
         plan.accelerator.wait_for_everyone()  # all have read before one writes
         if self.main:
             folder.sweep()
-            if folder.exists():
-                folder.write_config(plan.config)
-                self._write_manifest()
-            else:
+            if self.stored is None:
                 folder.start(plan.config, self.manifest)
+            else:
+                if [entry["task"] for entry in self.stored["data"]] != self.names:
+                    self._make_room(self.stored)
+                folder.write_config(plan.config)
+                folder.write_manifest(self.manifest)
             labels = [task["name"] for task in folder.read_json("labels.json").get("tasks", ())]
             samples = [task["task"] for task in folder.read_json("samples.json", list)]
             if not labels == samples == self.names:
@@ -82,10 +86,21 @@ class Loop:
                 folder.write_samples(
                     {task.name: (task.prompt, plan.family.preview(task)) for task in plan.tasks}
                 )
-        done = folder.finished_tasks(self.names)
         if done:
             self.narrator.say(f"continuing after task {done} ({self.names[done - 1]})")
         plan.accelerator.wait_for_everyone()
+
+    def _make_room(self, stored: dict[str, Any]) -> None:
+        """Put the figures of the shorter stream aside: with new tasks in the label space all are taken anew."""
+        names = [entry["task"] for entry in stored["data"]]
+        number = len(stored["archive"]) + 1
+        self.folder.archive(number, names, keep=len(names))
+        entry = {"number": number, "reason": "append", "tasks": names}
+        self.manifest["archive"] = [*stored["archive"], entry]
+        # Unfinished before the config has more tasks: a run that was stopped here still goes on.
+        self.folder.write_manifest({**stored, "status": "unfinished", "archive": self.manifest["archive"]})
+        self.folder.write_config(self.plan.config)
+        self.folder.remove("accuracy.csv", "accuracy_task.csv", "metrics.json", "report.html")
 
     # --- one task --------------------------------------------------------------------------------------------
 
@@ -222,7 +237,7 @@ class Loop:
             row = self._score("zero-shot: scoring")
             if self.main:
                 self.manifest["timing"]["zero_shot_seconds"] = time.perf_counter() - started
-                self._write_manifest()
+                self.folder.write_manifest(self.manifest)
                 self.folder.write_row("zero_shot.json", "zero-shot", self.names, row)
                 self._write_matrices()
             cells = results.cells(row, self.plan.config.stream.label_space)
@@ -271,30 +286,17 @@ class Loop:
                 rounding_loss(plan.family.net, plan.base, self._updates(task_index + 1))
             ]
             # Time is known only now: the scores, whose presence says that all of this is done, come after it.
-            self._write_manifest(task_index)
-            file = self.folder.task_folder(task_index, name) / "scores.json"
-            self.folder.write_row(file, name, self.names, row, **about)
+            self.folder.write_manifest(self.manifest, [self.folder.task_folder(task_index, name)])
+            self.folder.write_row(
+                self.folder.row_file(task_index + 1, self.names), name, self.names, row, **about
+            )
             self._write_matrices()
         plan.accelerator.wait_for_everyone()
         return True
 
-    def _row_file(self, num_tasks: int) -> Path:
-        if not num_tasks:
-            return Path("zero_shot.json")
-        return self.folder.task_folder(num_tasks - 1, self.names[num_tasks - 1]) / "scores.json"
-
     def _row(self, num_tasks: int) -> Row | None:
-        """Scores after the first `num_tasks` tasks, None unless they are of this very stream."""
-        return self.folder.read_row(self._row_file(num_tasks), among=self.names)
-
-    def _rows(self) -> tuple[Row, list[Row]]:
-        """The zero-shot row, and those of the tasks up to the first that has none."""
-        zero_shot = self._row(0)
-        assert zero_shot is not None
-        rows: list[Row] = []
-        while len(rows) < len(self.names) and (row := self._row(len(rows) + 1)) is not None:
-            rows.append(row)
-        return zero_shot, rows
+        """Scores after the first `num_tasks` tasks, None unless they were taken among the tasks of this stream."""
+        return self.folder.read_row(self.folder.row_file(num_tasks, self.names), self.names, self.names)
 
     def _score(self, label: str) -> Row:
         plan = self.plan
@@ -310,12 +312,7 @@ class Loop:
             )
 
     def _write_matrices(self) -> None:
-        zero_shot, rows = self._rows()
-        named = [("zero-shot", zero_shot), *zip(self.names, rows, strict=False)]
-        label_space = self.plan.config.stream.label_space
-        for file, space in (("accuracy.csv", label_space), ("accuracy_task.csv", "task")):
-            table = [(after, results.cells(row, space)) for after, row in named]
-            self.folder.write_matrix(file, self.names, table)
+        write_matrices(self.folder, self.names, self.names, self.plan.config.stream.label_space)
 
     def _tell(self, task_index: int, seconds: float) -> None:
         row = self._row(task_index + 1)
@@ -329,40 +326,12 @@ class Loop:
             + f" ({duration(seconds)})"
         )
 
-    def _finish(self) -> None:
-        plan = self.plan
-        self._write_matrices()  # a run that was stopped right after its last scores has not written them
-        zero_shot, rows = self._rows()
-        updates = list(self._updates(len(self.names)))
-        drift = [self.folder.read_drift(self._row_file(number)) for number in range(1, len(self.names) + 1)]
-        self.folder.write_json(
-            "metrics.json",
-            results.summarise(
-                self.names,
-                zero_shot,
-                rows,
-                plan.config.stream.label_space,
-                updates,
-                drift,
-                self.manifest["method"]["trainable_parameters"],
-            ),
-        )
-        self._write_manifest()  # the report is made from what is on disk
-        self.folder.write_text("report.html", render([read_run(self.folder.path)], times=False))
-        self.manifest["status"] = "finished"
-        self.manifest["timing"]["finished"] = now()
-        self._write_manifest(*range(len(self.names)))
-
     def _timing(self, task_index: int) -> dict[str, Any]:
         """Wall-clock figures of a task in the manifest; None where a stop lost them."""
         tasks = self.manifest["timing"]["tasks"]
         for name in self.names[len(tasks) : task_index + 1]:
             tasks.append({"name": name, "train_seconds": None, "merge_seconds": None, "score_seconds": None})
         return tasks[task_index]
-
-    def _write_manifest(self, *changed_tasks: int) -> None:
-        folders = [self.folder.task_folder(index, self.names[index]) for index in changed_tasks]
-        self.folder.write_manifest(self.manifest, folders)
 
 
 def _guard_line(verdict: Verdict) -> str:

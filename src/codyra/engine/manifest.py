@@ -54,6 +54,7 @@ def new_manifest(plan: Plan) -> dict[str, Any]:
             for task in plan.tasks
         ],
         "ties": shared_prompts(plan.tasks),
+        "scored_among": plan.task_names,
         "timing": {"started": now(), "finished": None, "zero_shot_seconds": None, "tasks": []},
         "peak_memory_bytes": 0,
         "rounding_loss": [],

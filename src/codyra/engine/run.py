@@ -160,8 +160,7 @@ def say_estimate(plan: Plan, folder: RunFolder, cost: Estimate, narrator: Narrat
 
 def _stored_shots(folder: RunFolder, config: RunConfig) -> dict[str, dict[str, Any]]:
     """Few-shot choices of an earlier attempt at this run; they win over the generator."""
-    spec = config.stream
-    names = [task.name for task in spec.tasks if spec.only is None or task.name in spec.only]
+    names = [task.name for task in config.stream.chosen()]
     stored = {
         name: folder.read_json(folder.task_folder(index, name) / "shots.json")
         for index, name in enumerate(names)

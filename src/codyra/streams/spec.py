@@ -132,6 +132,10 @@ class StreamSpec(BaseModel):
     )
     tasks: list[TaskSpec] = Field(min_length=1, description="Tasks in the order in which they are learnt.")
 
+    def chosen(self) -> list[TaskSpec]:
+        """The tasks that are learnt, in their order: all, or those that `only` names."""
+        return [task for task in self.tasks if self.only is None or task.name in self.only]
+
     @model_validator(mode="after")
     def _names_are_distinct_and_known(self) -> Self:
         names = [task.name for task in self.tasks]

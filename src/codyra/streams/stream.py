@@ -74,9 +74,7 @@ def build_stream(
     """
     tasks = []
     sources: dict[str, Source] = {}  # five tasks may share one folder: list and hash it once
-    for task_spec in spec.tasks:
-        if spec.only is not None and task_spec.name not in spec.only:
-            continue
+    for task_spec in spec.chosen():
         try:
             origin = repr((task_spec.data, task_spec.columns, task_spec.splits))
             if origin not in sources:

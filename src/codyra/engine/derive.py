@@ -1,0 +1,57 @@
+"""What follows from the scores and updates in a run folder: the accuracy tables, metrics.json, report.html."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from codyra.engine import results
+from codyra.engine.folder import Row, RunFolder
+from codyra.engine.folder_reader import read_run
+from codyra.report import render
+
+LabelSpace = Literal["all", "task"]
+
+
+def read_rows(folder: RunFolder, names: Sequence[str], among: Sequence[str]) -> tuple[Row, list[Row]]:
+    """The zero-shot row, and those of the tasks up to the first that was not scored among these tasks' classes."""
+    zero_shot = folder.read_row(folder.row_file(0, names), names, among)
+    assert zero_shot is not None, "the zero-shot row is the first that a run writes"
+    rows: list[Row] = []
+    while len(rows) < len(names) and (
+        row := folder.read_row(folder.row_file(len(rows) + 1, names), names, among)
+    ):
+        rows.append(row)
+    return zero_shot, rows
+
+
+def write_matrices(
+    folder: RunFolder, names: Sequence[str], among: Sequence[str], label_space: LabelSpace
+) -> None:
+    """accuracy.csv and accuracy_task.csv, as far as there are scores."""
+    zero_shot, rows = read_rows(folder, names, among)
+    named = [("zero-shot", zero_shot), *zip(names, rows, strict=False)]
+    files: tuple[tuple[str, LabelSpace], ...] = (("accuracy.csv", label_space), ("accuracy_task.csv", "task"))
+    for file, space in files:
+        folder.write_matrix(file, names, [(after, results.cells(row, space)) for after, row in named])
+
+
+def write_summary(
+    folder: RunFolder, names: Sequence[str], label_space: LabelSpace, manifest: dict[str, Any]
+) -> None:
+    """Everything that is written when all tasks are learnt and scored; the manifest, now finished, comes last."""
+    among = manifest["scored_among"]
+    write_matrices(folder, names, among, label_space)
+    zero_shot, rows = read_rows(folder, names, among)
+    figures = results.summarise(
+        names,
+        zero_shot,
+        rows,
+        label_space,
+        [folder.read_update(index, name) for index, name in enumerate(names)],
+        [folder.read_drift(folder.row_file(number, names)) for number in range(1, len(names) + 1)],
+        manifest["method"]["trainable_parameters"],
+    )
+    folder.write_json("metrics.json", figures)
+    folder.write_manifest(manifest)  # the report is made from what is on disk
+    folder.write_text("report.html", render([read_run(folder.path)], times=False))
+    manifest["status"] = "finished"
+    folder.write_manifest(manifest, [folder.task_folder(index, name) for index, name in enumerate(names)])

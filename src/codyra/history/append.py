@@ -1,0 +1,114 @@
+"""`codyra append`: new tasks on top of a finished run, months later if need be."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from codyra.engine.config import RunConfig, parse_config
+from codyra.engine.folder import WHERE_IS_IT, RunFolder, comparable, first_difference
+from codyra.engine.lock import only_writer
+from codyra.engine.progress import Narrator
+from codyra.engine.run import Run, learn
+from codyra.errors import UserError
+from codyra.reading import parse_yaml, read_text
+
+
+def append(run: Path, more: Path, narrator: Narrator | None = None) -> Run:
+    """Learn the tasks of `more` after those of the run.
+
+    `more` is a config of which only `stream.tasks` is needed; whatever else it says must be as in the run. The new
+    classes join the label space, so every earlier state is scored anew, and in the end the folder is what one run
+    over all tasks would have left; the figures until then are kept in archive/NN. Interrupted, it is continued by
+    the same command.
+
+    Raises:
+        UserError: the run is unfinished, `more` says something else than the run, a task exists already, or base
+            model or data changed since.
+        GuardRefused: the guard of the run did not accept an update.
+    """
+    folder = RunFolder(run)
+    folder.stored_config()
+    narrator = narrator or Narrator()
+    with only_writer(run):
+        folder.check_not_pending()
+        config = _extended(folder, more)
+        if config is None:
+            narrator.say(f"{run}: these tasks are learnt already")
+        else:
+            learn(config, folder, narrator)
+    return Run(run)
+
+
+def _extended(folder: RunFolder, more: Path) -> RunConfig | None:
+    """The config with the new tasks; None when the folder holds them all, finished."""
+    stored = folder.stored_config()
+    old, new = stored.stream.tasks, _new_tasks(more, stored)
+    if len(old) > len(new) and old[-len(new) :] == new:
+        return None if folder.is_finished() else stored
+    names = [task.name for task in stored.stream.chosen()]
+    learnt = folder.finished_tasks(names)
+    if learnt < len(names):
+        raise UserError(
+            f"{folder.path}: {learnt} of {len(names)} tasks are learnt; finish it first: codyra run "
+            f"{folder.path / 'config.yaml'} --out {folder.path}"
+        )
+    content = stored.model_dump(mode="json")
+    content["stream"]["tasks"] += [task.model_dump(mode="json") for task in new]
+    if content["stream"]["only"] is not None:
+        content["stream"]["only"] += [task.name for task in new]
+    return parse_config(content, str(more))
+
+
+def _new_tasks(more: Path, stored: RunConfig) -> list[Any]:
+    """The tasks of `more`, once it is known that all else in it is as in the run."""
+    if not more.is_file():
+        raise UserError(f"{more}: there is no such file; give a YAML file with stream: tasks:")
+    try:
+        given = parse_yaml(read_text(more))
+    except ValueError as error:
+        raise UserError(f"{more}: is not YAML: {error}") from None
+    stream = given.get("stream") if isinstance(given, dict) else None
+    tasks = stream.get("tasks") if isinstance(stream, dict) else None
+    if not isinstance(tasks, list) or not tasks:
+        raise UserError(
+            f"{more}: names no new tasks; write them under stream: tasks:, as in the config of a run"
+        )
+    for task in tasks:
+        if isinstance(task, dict) and isinstance(task.get("data"), str):
+            task["data"] = _settled(task["data"], more, given.get("data_dir"), stored)
+    settled = {key: getattr(stored, key) for key in WHERE_IS_IT}  # of the run; the tasks' places were settled
+    whole = _merged(stored.model_dump(mode="json"), {**given, **settled})
+    config = parse_config(whole, str(more))
+    here, there = comparable(config), comparable(stored)
+    for content in (here, there):
+        del content["stream"]["tasks"], content["stream"]["only"]
+    if difference := first_difference(there, here):
+        raise UserError(
+            f"{more}: {difference}; an appended task is learnt as the others were: leave that key out"
+        )
+    return config.stream.tasks
+
+
+def _merged(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The stored config with what `given` says in its place, section by section; `only` counts for the old tasks."""
+    merged = copy.deepcopy(stored)
+    merged["stream"]["only"] = None
+    for key, value in given.items():
+        inner = merged.get(key)
+        merged[key] = {**inner, **value} if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _settled(data: str, more: Path, data_dir: Any, stored: RunConfig) -> str:
+    """A place written down for `more`, as it must be written in the run's config, which may lie elsewhere."""
+    if isinstance(data_dir, str):
+        data = data.replace("${data_dir}", data_dir)
+    kind, colon, location = data.partition(":")
+    root = more.resolve().parent
+    if (
+        "${" in location
+        or root == Path(stored.root).resolve()
+        or (kind == "hf" and not (root / location).is_dir())
+    ):
+        return data
+    return f"{kind}{colon}{root / Path(location).expanduser()}"
