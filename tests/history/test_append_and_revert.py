@@ -65,7 +65,9 @@ def test_reverted_and_appended_is_the_same_again(stream, tmp_path):
     whole = contents(folder)
     archive = revert(folder, 2)
     view = read_run(folder)
-    assert view.accuracy.tasks == ("warm", "cool") and view.finished and view.manifest.status == "finished"
+    assert view.accuracy.tasks == ("warm", "cool")
+    assert view.finished
+    assert view.manifest.status == "finished"
     assert view.manifest.scored_among == tuple(TASKS), (
         "scores were taken among the classes of the third task too"
     )
@@ -152,7 +154,8 @@ def test_an_interrupted_revert_is_named_and_finished(stream, tmp_path, monkeypat
         ["append", folder, "--config", stream["more"]],
     ):
         code, _, err = command(*arguments)
-        assert code == 2 and f"finish it with: codyra revert {folder} --to 1" in err
+        assert code == 2
+        assert f"finish it with: codyra revert {folder} --to 1" in err
     assert command("revert", folder, "--to", 1)[0] == 0
     assert read_run(folder).accuracy.tasks == ("warm",)
 
@@ -185,5 +188,6 @@ def test_what_cannot_be_done_is_one_line(stream, tmp_path, command):
     stream["other"] = write(tmp_path / "other.yaml", {**more, "train": {"steps": 7}})
     for name, (arguments, words) in BAD.items():
         code, _, err = command(*arguments(stream, tmp_path))
-        assert (code, err.count("\n")) == (2, 1) and words in err, f"{name}: {err}"
+        assert (code, err.count("\n")) == (2, 1), f"{name}: {err}"
+        assert words in err, name
     assert contents(tmp_path / "run") == untouched

@@ -99,7 +99,7 @@ def _parsed(content: bytes) -> tuple[int, str] | None:
     try:
         holder = json.loads(content)
         return int(holder["pid"]), str(holder["host"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
