@@ -1,11 +1,10 @@
 """The loop: for every task train, keep the update, merge, score every task, write it down."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from codyra.digest import tensors_sha256
@@ -20,7 +19,7 @@ from codyra.engine.rng import seeded_torch
 from codyra.engine.trainer import train_task
 from codyra.errors import GuardRefused, UserError
 from codyra.families import TaskScore
-from codyra.update import TaskUpdate, compose, rounding_loss, write_weights
+from codyra.update import TaskUpdate, compose, distance, rounding_loss, write_weights
 
 
 class Loop:
@@ -272,7 +271,7 @@ class Loop:
         plan, name = self.plan, self.names[task_index]
         started = time.perf_counter()
         weights = self._put_weights(self._updates(task_index + 1))
-        about = {"drift": _distance(weights, plan.base), "weights_sha256": tensors_sha256(weights.items())}
+        about = {"drift": distance(weights, plan.base), "weights_sha256": tensors_sha256(weights.items())}
         merged = time.perf_counter()
         # A task that changed nothing leaves a model that was scored already.
         row = self._row(task_index) if self._update(task_index).no_change else None
@@ -342,9 +341,3 @@ def _guard_line(verdict: Verdict) -> str:
     if verdict.accepted and verdict.factor < 1:
         line += f"; the update was scaled by {verdict.factor:g}, {verdict.after:.1f} % now"
     return line
-
-
-def _distance(weights: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> float:
-    """Frobenius norm of the difference over all of `base`."""
-    squares = [(weights[name].double() - base[name].double()).square().sum() for name in base]
-    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0

@@ -126,14 +126,15 @@ def now() -> str:
 def _surroundings(plan: Plan) -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
-        "machine": _machine(),
+        "machine": machine(),
         "device": str(plan.accelerator.device),
         "threads": torch.get_num_threads(),
         "processes": plan.accelerator.num_processes,
     }
 
 
-def _machine() -> str:
+def machine() -> str:
+    """System, cores, memory and accelerator, in words."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     accelerator = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""

@@ -1,6 +1,6 @@
 """What a task leaves behind (task_update.py), its files (storage.py), and weights made from it (merge.py)."""
 
-from codyra.update.merge import compose, consolidate, rounding_loss, unwrap, write_weights
+from codyra.update.merge import compose, consolidate, distance, rounding_loss, unwrap, write_weights
 from codyra.update.storage import Kind
 from codyra.update.task_update import TaskUpdate
 
@@ -9,6 +9,7 @@ __all__ = [
     "TaskUpdate",
     "compose",
     "consolidate",
+    "distance",
     "rounding_loss",
     "unwrap",
     "write_weights",

@@ -50,6 +50,12 @@ def rounding_loss(net: nn.Module, base: Mapping[str, Tensor], updates: Iterable[
     return 1 - arrived / meant if meant else 0.0
 
 
+def distance(weights: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> float:
+    """Frobenius norm of the difference over all of `base`."""
+    squares = [(weights[name].double() - base[name].double()).square().sum() for name in base]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
+
 def write_weights(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy tensors into the plain network's parameters of the same names, in place."""
     with torch.no_grad():
