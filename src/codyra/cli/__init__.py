@@ -17,7 +17,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (learn.demo, learn.run, learn.report, walk.history):
+for command in (
+    learn.demo,
+    learn.run,
+    learn.report,
+    walk.history,
+    walk.checkout,
+    walk.export,
+    walk.predict,
+):
     app.command()(command)
 
 

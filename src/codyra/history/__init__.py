@@ -1,0 +1,1 @@
+"""What one takes out of a run folder: models, adapters, predictions. Reads run folders, writes elsewhere."""
