@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from codyra.engine.loop import Run, run
+from codyra.engine.run import Run, run
 
 METHODS = {
     "codyra": ["method.name=codyra", "method.r=16"],

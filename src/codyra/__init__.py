@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from codyra import metrics
-    from codyra.engine.loop import run
+    from codyra.engine.run import run
     from codyra.tuner import CodyraCallback, CodyraConfig, ProximalStep, param_groups
     from codyra.update import TaskUpdate, consolidate
 
@@ -30,7 +30,7 @@ _HOME = {
     "param_groups": "codyra.tuner",
     "TaskUpdate": "codyra.update",
     "consolidate": "codyra.update",
-    "run": "codyra.engine.loop",
+    "run": "codyra.engine.run",
 }
 
 

@@ -1,13 +1,27 @@
-"""Atomic writes: a reader sees the old file or the new one, never half of either."""
+"""Atomic writes: a reader sees the old file or the new one, never half of either, even after a power cut."""
 
+import errno
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from codyra.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
+_REMEDIES = {
+    errno.ENOSPC: "free some disk space",
+    errno.EDQUOT: "free some of your disk quota",
+    errno.EACCES: "make the folder writable or choose another place",
+    errno.EPERM: "make the folder writable or choose another place",
+    errno.EROFS: "the file system is read-only; choose another place",
+}
 
 
 def write_atomic(path: Path, fill: Callable[[Path], None]) -> None:
@@ -27,13 +41,27 @@ def write_atomic(path: Path, fill: Callable[[Path], None]) -> None:
             os.fsync(written.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free the disk or choose another --out"
-        ) from error
+        remedy = _REMEDIES.get(error.errno or 0, "mend that or choose another place")
+        raise UserError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def is_temporary(name: str) -> bool:
+    """True for the name of a file that `write_atomic` had not finished when its process was killed."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -53,3 +81,19 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Atomically replace `path` by `content` as indented JSON (no NaN or infinity, which JSON does not have)."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> None:
+    """Atomically replace `path` by a safetensors file; the same tensors give the same bytes."""
+    import safetensors.torch
+    from safetensors import SafetensorError
+
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+    def fill(temporary: Path) -> None:
+        try:
+            safetensors.torch.save_file(contiguous, temporary, metadata=dict(metadata))
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from error
+
+    write_atomic(path, fill)

@@ -10,6 +10,7 @@ import torch
 import codyra
 from codyra import metrics
 from codyra.engine import loop
+from codyra.engine import run as engine
 from codyra.engine.config import load_config, model_path
 from codyra.engine.progress import Narrator
 from codyra.errors import UserError
@@ -19,7 +20,7 @@ METHODS = ["codyra", "lora", "full", "zero_shot"]
 
 
 def run(config, out, *overrides):
-    return loop.run(config, out, overrides=overrides, narrator=Narrator(quiet=True))
+    return engine.run(config, out, overrides=overrides, narrator=Narrator(quiet=True))
 
 
 def contents(folder):
@@ -239,7 +240,7 @@ def test_epochs_and_bf16(config, tmp_path):
 
 def test_dry_run_writes_nothing(config, tmp_path):
     before = sorted(tmp_path.rglob("*"))
-    loop.dry_run(load_config(config), tmp_path / "run", Narrator(quiet=True))
+    engine.dry_run(load_config(config), tmp_path / "run", Narrator(quiet=True))
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -258,4 +259,4 @@ def test_changed_data_stop_a_continued_run(config, pictures, tmp_path, monkeypat
 
 
 def test_codyra_run_is_the_loop():
-    assert codyra.run is loop.run
+    assert codyra.run is engine.run

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from codyra.engine import loop
+from codyra.engine import run as engine
 from codyra.engine.config import load_config
 from codyra.engine.plan import estimate, make_plan
 from codyra.engine.progress import Narrator, duration, size
@@ -40,7 +40,7 @@ def test_an_estimate_leaves_no_shortened_test_set_behind(tmp_path):
     quiet = Narrator(quiet=True)
     plan = make_plan(load_config(config), {}, quiet)
     (direct,) = plan.family.score(plan.tasks)
-    (stored,) = loop.run(config, tmp_path / "run", narrator=quiet).zero_shot
+    (stored,) = engine.run(config, tmp_path / "run", narrator=quiet).zero_shot
     assert stored == 100 * direct.correct / 150
 
 

@@ -6,9 +6,9 @@ import typer
 
 from codyra.cli import learn, walk
 from codyra.cli.console import Interrupted, errors
-from codyra.errors import UserError
+from codyra.errors import GuardRefused, UserError
 
-EXIT_USER, EXIT_INTERRUPTED = 2, 130
+EXIT_USER, EXIT_GUARD, EXIT_INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
     help="Keep a pre-trained model learning, task after task, and know what it lost.",
@@ -30,14 +30,14 @@ for command in (
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line and exit code 2, Ctrl-C is 130, anything else is a bug."""
+    """Entry point: a user's mistake is one line and exit code 2, a guard's refusal 3, Ctrl-C 130; the rest is a bug."""
     # peft asks transformers for an attribute that transformers has renamed; nobody who types a command can mend that.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
     try:
         app()
     except UserError as error:
         errors.print(f"codyra: {error}", style="red", markup=False)
-        raise SystemExit(EXIT_USER) from None
+        raise SystemExit(EXIT_GUARD if isinstance(error, GuardRefused) else EXIT_USER) from None
     except Interrupted as stop:
         errors.print(f"codyra: interrupted; {stop}", markup=False)
         raise SystemExit(EXIT_INTERRUPTED) from None

@@ -13,7 +13,7 @@ from codyra.cli.console import console, continue_with, figure
 from codyra.errors import UserError
 
 if TYPE_CHECKING:
-    from codyra.engine.loop import Run
+    from codyra.engine.run import Run
 
 
 def demo(
@@ -47,17 +47,17 @@ def run(
     with continue_with("codyra", "run", config, *(["--out", str(out)] if out else []), *overrides):
         from accelerate import PartialState
 
-        from codyra.engine import loop
+        from codyra.engine import run as engine
         from codyra.engine.config import load_config
         from codyra.engine.progress import Narrator
 
         resolved = load_config(config, set_ or [])
         if dry_run:
-            loop.dry_run(resolved, out, Narrator(console))
+            engine.dry_run(resolved, out, Narrator(console))
             return
-        folder = out if out is not None else loop.default_out(resolved)
+        folder = out if out is not None else engine.default_out(resolved)
         with continue_with("codyra", "run", config, "--out", str(folder), *overrides):
-            finished = loop.run(resolved, folder, narrator=Narrator(console))
+            finished = engine.run(resolved, folder, narrator=Narrator(console))
         if PartialState().is_main_process:  # one table, however many processes ran
             _show_comparison({finished.folder.name: finished})
             console.print(f"report: {finished.folder / 'report.html'}", markup=False)

@@ -9,8 +9,8 @@ from codyra.demo.stream import write_stream
 from codyra.engine.config import load_config
 from codyra.engine.folder import RunFolder
 from codyra.engine.folder_reader import read_run
-from codyra.engine.loop import Run, run
 from codyra.engine.progress import Narrator
+from codyra.engine.run import Run, run
 from codyra.errors import UserError
 from codyra.report import render
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -27,7 +27,7 @@ from codyra.errors import UserError
 from codyra.families import ModelSpec
 from codyra.methods import MethodOptions, option_names, parse_options
 from codyra.reading import parse_yaml
-from codyra.streams import StreamSpec
+from codyra.streams import ClassName, Role, StreamSpec, TaskSpec
 
 PRESETS = resources.files("codyra") / "presets"
 BUILTIN_MODELS = {"builtin:tiny-clip": "demo/tiny_clip"}
@@ -58,6 +58,9 @@ class TrainConfig(BaseModel):
     warmup_steps: int = Field(0, ge=0, description="linear warm-up at the start of every task")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast of the forward pass")
     clip: float | None = Field(None, gt=0, description="gradient norm to clip at; null for none")
+    checkpoint_steps: int | None = Field(
+        None, ge=1, description="steps between two checkpoints inside a task; null: about every 2 minutes"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -71,6 +74,51 @@ class TrainConfig(BaseModel):
         if section.get("steps") is not None:
             raise ValueError("give steps or epochs, not both (set the other to null)")
         return {**section, "steps": None}
+
+
+class GuardConfig(BaseModel):
+    """What no task may damage: a held-out set, scored among its own classes after every task."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str = Field(
+        description="the held-out set, by the grammar of a task's data; only its test split is read"
+    )
+    prompt: str | None = Field(None, description="template with one {} for the class")
+    classes: list[ClassName] | None = Field(None, min_length=1, description="selects and orders classes")
+    columns: dict[Role, str] = Field(default_factory=dict, description="as in a task")
+    splits: dict[Literal["test"], str] = Field(default_factory=dict, description="as in a task")
+    tolerance: float = Field(ge=0, allow_inf_nan=False, description="points of accuracy that may be lost")
+    against: Literal["start", "previous"] = Field(
+        "start", description="what the loss is counted from: the base model, or the model before the task"
+    )
+    on_violation: Literal["refuse", "shrink"] = Field(
+        "refuse",
+        description="stop the run and keep the candidate aside, or scale the update down until it fits",
+    )
+
+    @property
+    def task(self) -> TaskSpec:
+        """The held-out set as a task whose one split serves as both."""
+        split = self.splits.get("test", "test")
+        return TaskSpec(
+            name="guard",
+            data=self.data,
+            prompt=self.prompt,
+            classes=self.classes,
+            columns=self.columns,
+            splits={"train": split, "test": split},
+        )
+
+    @model_validator(mode="after")
+    def _is_a_task(self) -> Self:
+        try:
+            _ = self.task
+        except ValidationError as error:
+            raise ValueError(
+                error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            ) from None
+        return self
 
 
 class RunConfig(BaseModel):
@@ -89,15 +137,26 @@ class RunConfig(BaseModel):
     seed: int = Field(
         8, ge=0, description="feeds one private generator per purpose: shots, batches, crops, adapters"
     )
-    guard: None = Field(None, description="not available yet; only null")
+    guard: GuardConfig | None = Field(
+        None, description="refuses or shrinks updates that cost too much; null: none"
+    )
     track: None = Field(None, description="not available yet; only null")
     root: str = Field(".", description="folder that relative data paths start at: that of the config file")
 
-    @field_validator("guard", "track", mode="before")
+    @field_validator("track", mode="before")
     @classmethod
     def _not_yet(cls, value: Any) -> None:
         if value is not None:
             raise ValueError("this version has no such feature; remove the key")
+
+    @model_validator(mode="after")
+    def _guard_can_shrink(self) -> Self:
+        shrinks = self.guard is not None and self.guard.on_violation == "shrink"
+        if shrinks and getattr(self.method, "carry", "merge") == "continue":
+            raise ValueError(
+                "guard.on_violation: shrink scales what a task adds; with method.carry: continue use refuse"
+            )
+        return self
 
     def num_steps(self, num_examples: int) -> int:
         """Optimizer steps of a task with this many training examples."""

@@ -1,23 +1,27 @@
 """RunFolder: the only code that writes into a run folder (layout: docs/run-folder.md).
 
-A task is finished when its scores.json exists, which is written last; accuracy.csv and metrics.json are derived
-from the scores and can be written again at any time. Everything is written atomically.
+A task is learnt when its ranks.json exists, which is written last of its update, and scored when its scores.json
+holds a row for the tasks of the config. Everything else is derived from these and can be written again at any
+time, so a run that was stopped anywhere continues from the files that are there. Everything is written atomically.
 """
 
 import csv
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from codyra import files
+from codyra.engine import checksums
+from codyra.engine.checkpoint import Keeper, Record
 from codyra.engine.config import RunConfig, parse_config
+from codyra.engine.lock import LOCK
 from codyra.errors import UserError
 from codyra.families import TaskScore
+from codyra.reading import damaged, parse_json, parse_yaml, read_json, read_text, sha256, within
 from codyra.streams import Task
 from codyra.update import TaskUpdate
 
@@ -27,6 +31,7 @@ Row = list[TaskScore | None]
 
 WHERE_IS_IT = ("root", "data_dir", "name")
 """Config keys that say where things lie, not what is run: a run may be continued from another place."""
+CHECKPOINT, CANDIDATE, PENDING = "checkpoint", "candidate", "pending.json"
 
 
 class RunFolder:
@@ -41,48 +46,80 @@ class RunFolder:
         """True when a run was started here."""
         return (self.path / "config.yaml").is_file()
 
-    def check_config(self, config: RunConfig) -> None:
-        """Refuse to mix two runs in one folder.
+    def stored_config(self) -> RunConfig:
+        """The config of the run that is here.
 
         Raises:
-            UserError: the folder holds another config (the first differing key is named), or files that are no run.
+            UserError: there is none, or it is damaged.
+        """
+        file = self.path / "config.yaml"
+        if not self.exists():
+            raise UserError(f"{self.path} is no run folder (no config.yaml in it); give the folder of a run")
+        try:
+            raw = parse_yaml(read_text(file))
+        except ValueError as error:
+            damaged(file, f"not YAML ({error})")
+        if not isinstance(raw, dict):
+            damaged(file, "not a mapping")
+        return parse_config(raw, str(file))
+
+    def check_config(self, config: RunConfig) -> None:
+        """Refuse to mix two runs in one folder; how much a guard tolerates may change on the way.
+
+        Raises:
+            UserError: the folder holds another config (the first differing key is named), files that are no run, or
+                what an interrupted `codyra revert` left.
         """
         if not self.exists():
-            # A manifest alone is a run whose very first write was cut short.
+            # These are left by a run whose very first writes were cut short.
+            harmless = {"manifest.json", LOCK}
             if self.path.exists() and (
-                not self.path.is_dir() or any(file.name != "manifest.json" for file in self.path.iterdir())
+                not self.path.is_dir()
+                or any(
+                    file.name not in harmless and not files.is_temporary(file.name)
+                    for file in self.path.iterdir()
+                )
             ):
                 raise UserError(f"{self.path}: exists and is no run folder; choose another --out")
             return
-        try:
-            raw = yaml.safe_load((self.path / "config.yaml").read_text("utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):
-            raw = None
-        if not isinstance(raw, dict):
-            raise UserError(f"{self.path / 'config.yaml'}: is damaged; restore it or choose another --out")
-        stored = parse_config(raw, str(self.path / "config.yaml"))
-        difference = _first_difference(
-            stored.model_dump(mode="json", exclude=set(WHERE_IS_IT)),
-            config.model_dump(mode="json", exclude=set(WHERE_IS_IT)),
-        )
+        self.check_not_pending()
+        difference = first_difference(comparable(self.stored_config()), comparable(config))
         if difference:
             raise UserError(f"{self.path}: holds another run ({difference}); choose another --out")
 
+    def check_not_pending(self) -> None:
+        """Raise UserError when a `codyra revert` was interrupted; its own command finishes it."""
+        if (self.path / PENDING).is_file():
+            to = read_json(self.path / PENDING)["to"]
+            raise UserError(
+                f"{self.path}: a revert was interrupted; finish it with: codyra revert {self.path} --to {to}"
+            )
+
+    def is_learnt(self, task_index: int, name: str) -> bool:
+        """True when the task's update is committed."""
+        return self._task_file(task_index, name, "ranks.json").is_file()
+
     def finished_tasks(self, task_names: Sequence[str]) -> int:
-        """How many tasks, from the first on, are finished."""
+        """How many tasks, from the first on, are learnt and were scored."""
         for task_index, name in enumerate(task_names):
-            if not (self.path / self.task_folder(task_index, name) / "scores.json").is_file():
+            if not (
+                self.is_learnt(task_index, name)
+                and self._task_file(task_index, name, "scores.json").is_file()
+            ):
                 return task_index
         return len(task_names)
 
     def is_finished(self) -> bool:
-        """True once the last thing of a run, its report, was written."""
+        """True once everything of a run is written, its report included."""
         finished = self.exists() and self.read_json("manifest.json").get("status") == "finished"
         return finished and (self.path / "report.html").is_file()
 
     def task_folder(self, task_index: int, name: str) -> Path:
         """Folder of a task, relative to the run's; people count from 01, code from 0."""
         return Path("tasks") / f"{task_index + 1:02d}-{name}"
+
+    def _task_file(self, task_index: int, name: str, file: str) -> Path:
+        return self.path / self.task_folder(task_index, name) / file
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -92,50 +129,89 @@ class RunFolder:
         Raises:
             UserError: the file is damaged.
         """
-        path = self.path / name
+        path = within(self.path, name)
         if not path.is_file():
             return kind()
-        try:
-            content = json.loads(path.read_text("utf-8"))
-            if not isinstance(content, kind):
-                raise UnicodeError(f"it holds no {kind.__name__}")
-            return content
-        except (json.JSONDecodeError, UnicodeError) as error:
-            raise UserError(
-                f"{path}: is damaged ({error}); restore it or start again in another --out"
-            ) from None
+        content = read_json(path)
+        if not isinstance(content, kind):
+            damaged(path, f"it holds no {kind.__name__}")
+        return content
 
-    def read_row(self, name: str | Path) -> Row | None:
-        """A row of scores, None where it was not written yet."""
+    def read_row(self, name: str | Path, among: Sequence[str] | None = None) -> Row | None:
+        """A row of scores; None where it was not written yet, or for other tasks than `among`.
+
+        Raises:
+            UserError: the file is damaged.
+        """
         if not (self.path / name).is_file():
             return None
+        content = self.read_json(name)
         try:
-            return [None if cell is None else TaskScore(**cell) for cell in self.read_json(name)["tasks"]]
+            row = [None if cell is None else TaskScore(**cell) for cell in content["tasks"]]
+            if among is not None and list(content["among"]) != list(among):
+                return None
         except (KeyError, TypeError) as error:
-            raise self._damaged(name, error) from None
+            damaged(self.path / name, repr(error))
+        return row
 
     def read_drift(self, name: str | Path) -> float:
         """|theta_t - theta_0|_F as a task's scores.json has it."""
         try:
             return float(self.read_json(name)["drift"])
-        except (KeyError, TypeError) as error:
-            raise self._damaged(name, error) from None
-
-    def _damaged(self, name: str | Path, error: Exception) -> UserError:
-        return UserError(
-            f"{self.path / name}: is damaged ({error}); restore it or start again in another --out"
-        )
+        except (KeyError, TypeError, ValueError) as error:
+            damaged(self.path / name, repr(error))
 
     def read_update(self, task_index: int, name: str) -> TaskUpdate:
-        """What a finished task left behind."""
-        return TaskUpdate.load(self.path / self.task_folder(task_index, name))
+        """What a learnt task left behind.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        return TaskUpdate.load(within(self.path, self.task_folder(task_index, name)))
+
+    def check_files(self, manifest: Mapping[str, Any]) -> None:
+        """Make sure that the files a run goes on from are those it wrote.
+
+        Raises:
+            UserError: one changed; it is named.
+        """
+        for name, expected in manifest.get("files", {}).items():
+            file = within(self.path, name)
+            if not name.startswith("tasks/") or file.name not in checksums.LEARNT_FILES:
+                continue
+            if file.is_file() and sha256(file) != expected:
+                damaged(file, "it is not what the run wrote, its checksum differs")
 
     # --- writing ---------------------------------------------------------------------------------------------
 
+    def sweep(self) -> None:
+        """Remove the unfinished files of a process that was killed while it wrote."""
+        for folder, _, names in os.walk(self.path):
+            for name in filter(files.is_temporary, names):
+                Path(folder, name).unlink(missing_ok=True)
+
     def start(self, config: RunConfig, manifest: Mapping[str, Any]) -> None:
         """Begin a run: the manifest first, the config (whose presence makes this a run folder) last."""
-        files.write_json(self.path / "manifest.json", manifest)
+        files.write_text(self.path / "manifest.json", checksums.seal(manifest))
+        self.write_config(config)
+
+    def write_config(self, config: RunConfig) -> None:
+        """config.yaml."""
         files.write_text(self.path / "config.yaml", config.to_yaml())
+
+    def write_manifest(self, manifest: dict[str, Any], changed: Iterable[Path]) -> None:
+        """manifest.json with the checksums of all files; of tasks only the `changed` ones are read again."""
+        changed_folders = [str(folder) for folder in changed]
+        kept = {
+            name: digest
+            for name, digest in manifest.get("files", {}).items()
+            if name.startswith(("tasks/", "archive/"))
+            and not name.startswith(tuple(f"{folder}/" for folder in changed_folders))
+            and (self.path / name).is_file()
+        }
+        taken = checksums.take(self.path, checksums.own_files(self.path, changed_folders))
+        manifest["files"] = dict(sorted((kept | taken).items()))
+        files.write_text(self.path / "manifest.json", checksums.seal(manifest))
 
     def write_json(self, name: str | Path, content: Any) -> None:
         """Any JSON file of the folder."""
@@ -144,6 +220,11 @@ class RunFolder:
     def write_text(self, name: str | Path, content: str) -> None:
         """Any text file of the folder."""
         files.write_text(self.path / name, content)
+
+    def remove(self, *names: str) -> None:
+        """Remove derived files, which will be written again."""
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
 
     def write_samples(self, previews: Mapping[str, tuple[str, list[dict[str, Any]]]]) -> None:
         """samples.json and its pictures: task name -> (prompt, examples of `label` and `text` or `image`)."""
@@ -176,8 +257,12 @@ class RunFolder:
         ]
         self.write_json("labels.json", {"scored_in": label_space, "tasks": entries})
 
-    def write_row(self, name: str | Path, after: str, row: Row, **about: float) -> None:
-        """zero_shot.json or a task's scores.json, which marks the task as finished; `about` adds figures."""
+    def write_row(self, name: str | Path, after: str, among: Sequence[str], row: Row, **about: Any) -> None:
+        """zero_shot.json or a task's scores.json; `about` adds figures.
+
+        Args:
+            among: tasks whose classes made up the pooled label space.
+        """
         cells = [
             None
             if score is None
@@ -189,19 +274,44 @@ class RunFolder:
             }
             for score in row
         ]
-        self.write_json(name, {"after": after, **about, "tasks": cells})
+        self.write_json(name, {"after": after, **about, "among": list(among), "tasks": cells})
 
-    def clear_task(self, task_index: int, name: str) -> None:
-        """Remove whatever an interrupted attempt at a task left behind."""
-        path = self.path / self.task_folder(task_index, name)
-        if path.exists():
-            shutil.rmtree(path)
+    def begin_task(self, task_index: int, name: str, shots: Mapping[str, Any]) -> None:
+        """shots.json of a task; whatever else an interrupted attempt left is continued or written over."""
+        self.write_json(self.task_folder(task_index, name) / "shots.json", shots)
+
+    def keeper(self, task_index: int, name: str, **options: Any) -> Keeper:
+        """Keeps the checkpoints of a task; `options` are those of `Keeper`."""
+        path = self._task_file(task_index, name, CHECKPOINT) / "state.safetensors"
+
+        def write_log(log: Sequence[Record]) -> None:
+            self.write_log(task_index, name, log)
+
+        return Keeper(path, write_log=write_log, log=self.read_log(task_index, name), **options)
+
+    def read_candidate(self, task_index: int, name: str) -> TaskUpdate | None:
+        """An update that was trained and is not committed; None where there is none."""
+        path = self._task_file(task_index, name, CANDIDATE)
+        return TaskUpdate.load(path) if (path / "ranks.json").is_file() else None
+
+    def write_candidate(
+        self, task_index: int, name: str, update: TaskUpdate, base: str, revision: str | None
+    ) -> None:
+        """An update that waits for its guard."""
+        update.save(self._task_file(task_index, name, CANDIDATE), base, revision)
 
     def write_update(
         self, task_index: int, name: str, update: TaskUpdate, base: str, revision: str | None
     ) -> None:
-        """Adapter (or tensors) and ranks.json of a task; `base` and `revision` name the model it belongs to."""
+        """Commit a task: adapter (or tensors) and, last, ranks.json; `base` and `revision` name its model."""
         update.save(self.path / self.task_folder(task_index, name), base, revision)
+
+    def end_task(self, task_index: int, name: str) -> None:
+        """Remove what only an unfinished task needs."""
+        for part in (CHECKPOINT, CANDIDATE):
+            path = self._task_file(task_index, name, part)
+            if path.exists():
+                shutil.rmtree(path)
 
     def write_matrix(self, name: str, task_names: Sequence[str], rows: Iterable[tuple[str, Cells]]) -> None:
         """accuracy.csv or accuracy_task.csv: full precision, an empty cell where a task was not scored."""
@@ -212,17 +322,33 @@ class RunFolder:
             writer.writerow([after, *("" if cell is None else repr(cell) for cell in cells)])
         self.write_text(name, buffer.getvalue())
 
-    def write_log(self, task_index: int, name: str, log: Sequence[Mapping[str, Any]]) -> None:
+    def write_log(self, task_index: int, name: str, log: Sequence[Record]) -> None:
         """train.jsonl of a task, one object per step."""
         lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in log)
         self.write_text(self.task_folder(task_index, name) / "train.jsonl", lines)
 
+    def read_log(self, task_index: int, name: str) -> list[Record]:
+        """train.jsonl of a task as far as it was written."""
+        file = self._task_file(task_index, name, "train.jsonl")
+        if not file.is_file():
+            return []
+        return [parse_json(line, file) for line in read_text(file).splitlines()]
 
-def _first_difference(stored: Any, given: Any, path: str = "") -> str | None:
+
+def comparable(config: RunConfig) -> dict[str, Any]:
+    """What must be equal for two configs to be one run."""
+    content = config.model_dump(mode="json", exclude=set(WHERE_IS_IT))
+    if content["guard"] is not None:
+        for key in ("tolerance", "against", "on_violation"):
+            del content["guard"][key]
+    return content
+
+
+def first_difference(stored: Any, given: Any, path: str = "") -> str | None:
     """Where two configs differ first, as `train.steps is 100 there, 200 here`; None when they are equal."""
     if isinstance(stored, dict) and isinstance(given, dict):
         for key in {**stored, **given}:
-            if difference := _first_difference(
+            if difference := first_difference(
                 stored.get(key), given.get(key), f"{path}.{key}" if path else key
             ):
                 return difference

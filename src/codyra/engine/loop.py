@@ -1,307 +1,300 @@
 """The loop: for every task train, keep the update, merge, score every task, write it down."""
 
-import os
-import platform
 import time
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from codyra.digest import tensors_sha256
 from codyra.engine import results
-from codyra.engine.config import RunConfig, load_config, model_path
-from codyra.engine.folder import Row, RunFolder
+from codyra.engine.folder import CANDIDATE, Row, RunFolder
 from codyra.engine.folder_reader import read_run
-from codyra.engine.plan import Estimate, Plan, check_disk, estimate, make_plan, peak_memory
-from codyra.engine.progress import Narrator, duration, size
+from codyra.engine.guard import Verdict, judge
+from codyra.engine.manifest import continued, new_manifest, now, session, surroundings_changed
+from codyra.engine.plan import Plan, peak_memory
+from codyra.engine.progress import Narrator, duration
 from codyra.engine.rng import seeded_torch
 from codyra.engine.trainer import train_task
-from codyra.errors import UserError
-from codyra.families import load_family
-from codyra.methods import build_method
+from codyra.errors import GuardRefused, UserError
+from codyra.families import TaskScore
 from codyra.report import render
-from codyra.streams import shared_prompts
 from codyra.update import TaskUpdate, compose, rounding_loss, write_weights
 
-VERSIONED = ("codyra", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")
 
-
-class Run:
-    """A run folder, read: what was measured and what each task left behind."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = RunFolder(folder)
-        self._view = read_run(folder)
-
-    @property
-    def folder(self) -> Path:
-        """Where the run lies."""
-        return self._folder.path
-
-    @property
-    def task_names(self) -> list[str]:
-        """Tasks in the order they are learnt."""
-        return list(self._view.accuracy.tasks)
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """metrics.json; empty while the run is unfinished."""
-        return dict(self._folder.read_json("metrics.json"))
-
-    @property
-    def accuracy(self) -> list[results.Cells]:
-        """R[i][j], percent: score of task j after task i, as `codyra.metrics` takes it (no zero-shot row)."""
-        return [list(row) for row in self._view.accuracy.rows]
-
-    @property
-    def zero_shot(self) -> results.Cells:
-        """Score of every task before the first was learnt, percent."""
-        return list(self._view.accuracy.zero_shot or ())
-
-    @property
-    def updates(self) -> list[TaskUpdate]:
-        """One per finished task, loaded from disk at every call."""
-        names = self.task_names
-        return [
-            self._folder.read_update(index, names[index])
-            for index in range(self._folder.finished_tasks(names))
-        ]
-
-    def model(self, after: int | None = None) -> nn.Module:
-        """The plain transformers network after the first `after` tasks (all finished ones by default; 0 = base).
-
-        Raises:
-            UserError: fewer tasks are finished.
-        """
-        updates = self.updates
-        if after is None:
-            after = len(updates)
-        if not 0 <= after <= len(updates):
-            raise UserError(
-                f"{self.folder}: {len(updates)} tasks are finished; after={after} is not among 0..{len(updates)}"
-            )
-        config = load_config(self.folder / "config.yaml")
-        family, method = load_family(model_path(config)), build_method(config.method)
-        targets = family.target_modules(method.targets) if method.targets is not None else []
-        touched = method.adapter.touched(targets, family.full_parameters())
-        base = {name: family.net.get_parameter(name).detach().clone() for name in touched}
-        write_weights(family.net, compose(family.net, base, updates[:after]))
-        return family.net
-
-
-def default_out(config: RunConfig) -> Path:
-    """runs/<config name>-<n>, n the first number that is not taken."""
-    number = 1
-    while (Path("runs") / f"{config.name}-{number}").exists():
-        number += 1
-    return Path("runs") / f"{config.name}-{number}"
-
-
-def run(
-    config: str | Path | Mapping[str, Any] | RunConfig,
-    out: str | Path | None = None,
-    *,
-    overrides: Iterable[str] = (),
-    narrator: Narrator | None = None,
-) -> Run:
-    """Learn a stream of tasks, or continue where an unfinished run in `out` stopped, or show a finished one.
-
-    Args:
-        config: YAML file, preset name, mapping, or RunConfig.
-        out: the run folder; runs/<config name>-<n> by default.
-        overrides: `a.b=c` strings, as --set takes them.
-        narrator: who tells what is going on; prints by default.
-
-    Raises:
-        UserError: anything the caller must change; finished tasks are kept.
-    """
-    resolved = load_config(config, overrides)
-    folder = RunFolder(Path(out) if out is not None else default_out(resolved))
-    narrator = narrator or Narrator()
-    folder.check_config(resolved)
-    if folder.is_finished():
-        narrator.say(f"{folder.path}: this run is finished")
-        return Run(folder.path)
-    plan = make_plan(resolved, _stored_shots(folder, resolved), narrator)
-    if not plan.accelerator.is_main_process:
-        narrator = Narrator(quiet=True)
-    done = folder.finished_tasks(plan.task_names)
-    say_estimate(plan, folder, estimate(plan, len(plan.tasks) - done), narrator)
-    _Loop(plan, folder, narrator).go(done)
-    return Run(folder.path)
-
-
-def dry_run(config: RunConfig, out: Path | None, narrator: Narrator) -> None:
-    """Every check of `run` and its estimate; nothing is written."""
-    folder = RunFolder(out if out is not None else default_out(config))
-    folder.check_config(config)
-    plan = make_plan(config, _stored_shots(folder, config), narrator)
-    done = folder.finished_tasks(plan.task_names)
-    say_estimate(plan, folder, estimate(plan, len(plan.tasks) - done), narrator)
-    narrator.say("dry run: every check passed, nothing was written")
-
-
-def say_estimate(plan: Plan, folder: RunFolder, cost: Estimate, narrator: Narrator) -> None:
-    """Tell what is about to happen and refuse what the disk cannot hold."""
-    check_disk(folder.path, cost.disk_bytes)
-    steps = sorted({plan.num_steps(index) for index in range(len(plan.tasks))})
-    budget = f"{steps[0]} steps" if len(steps) == 1 else f"{steps[0]}-{steps[-1]} steps"
-    narrator.say(
-        f"{plan.method.name} on {plan.config.model.name}: {len(plan.tasks)} tasks x {budget}, batch "
-        f"{plan.config.train.batch_size}, on {plan.accelerator.device}; about {duration(cost.seconds)}, "
-        f"{size(cost.memory_bytes)} of memory, {size(cost.disk_bytes)} of disk -> {folder.path}"
-    )
-
-
-def _stored_shots(folder: RunFolder, config: RunConfig) -> dict[str, dict[str, Any]]:
-    """Few-shot choices of an earlier attempt at this run; they win over the generator."""
-    spec = config.stream
-    names = [task.name for task in spec.tasks if spec.only is None or task.name in spec.only]
-    stored = {
-        name: folder.read_json(folder.task_folder(index, name) / "shots.json")
-        for index, name in enumerate(names)
-    }
-    return {name: shots for name, shots in stored.items() if shots}
-
-
-class _Loop:
-    """The state of one `run` call."""
+class Loop:
+    """One run on its way: `go` brings the folder to its end from whatever is there already."""
 
     def __init__(self, plan: Plan, folder: RunFolder, narrator: Narrator) -> None:
         self.plan = plan
         self.folder = folder
         self.narrator = narrator
         self.main = plan.accelerator.is_main_process
-        self.manifest = self._manifest()
+        self.names = plan.task_names
+        self.manifest = new_manifest(plan)
 
-    def go(self, done: int) -> None:
-        if self.folder.exists():
-            self._check_nothing_changed()
-        elif self.main:
-            self.folder.start(self.plan.config, self.manifest)
-        if self.main and not self.folder.read_json("samples.json", list):
-            previews = {task.name: (task.prompt, self.plan.family.preview(task)) for task in self.plan.tasks}
-            self.folder.write_labels(self.plan.config.stream.label_space, self.plan.tasks)
-            self.folder.write_samples(previews)
-        if done:
-            self.narrator.say(f"continuing after task {done} ({self.plan.task_names[done - 1]})")
-        row = self._zero_shot()
-        for task_index in range(done, len(self.plan.tasks)):
-            row = self._learn(task_index, row)
+    def go(self) -> None:
+        """Do what is missing, task by task.
+
+        Raises:
+            UserError: base model, data or files changed since the run began, or training diverged.
+            GuardRefused: an update was not accepted.
+        """
+        self._open()
+        self._zero_shot()
+        for task_index in range(len(self.plan.tasks)):
+            started = time.perf_counter()
+            done = self._learn(task_index) | self._score_after(task_index)
+            if done:
+                self._tell(task_index, time.perf_counter() - started)
         if self.main:
             self._finish()
         self.plan.accelerator.wait_for_everyone()
 
+    def _open(self) -> None:
+        """Begin, or make sure that what is here is what this run left."""
+        plan, folder = self.plan, self.folder
+        if folder.exists():
+            stored = folder.read_json("manifest.json")
+            self.manifest = continued(stored, self.manifest, folder.path)
+            folder.check_files(self.manifest)
+            changed = surroundings_changed(self.manifest, plan)
+            if changed:
+                self.narrator.say(
+                    f"not as in the session before: {changed}; the last digits of scores may differ"
+                )
+        self.manifest["sessions"].append(session(plan))
+        plan.accelerator.wait_for_everyone()  # all have read before one writes
+        if self.main:
+            folder.sweep()
+            if folder.exists():
+                folder.write_config(plan.config)
+                self._write_manifest()
+            else:
+                folder.start(plan.config, self.manifest)
+            labels = [task["name"] for task in folder.read_json("labels.json").get("tasks", ())]
+            samples = [task["task"] for task in folder.read_json("samples.json", list)]
+            if not labels == samples == self.names:
+                folder.write_labels(plan.config.stream.label_space, plan.tasks)
+                folder.write_samples(
+                    {task.name: (task.prompt, plan.family.preview(task)) for task in plan.tasks}
+                )
+        done = folder.finished_tasks(self.names)
+        if done:
+            self.narrator.say(f"continuing after task {done} ({self.names[done - 1]})")
+        plan.accelerator.wait_for_everyone()
+
     # --- one task --------------------------------------------------------------------------------------------
 
-    def _learn(self, task_index: int, row_before: Row) -> Row:
-        plan, task = self.plan, self.plan.tasks[task_index]
+    def _learn(self, task_index: int) -> bool:
+        """Train, pass the guard, commit; False when that was done before."""
+        plan, name = self.plan, self.names[task_index]
+        learnt = self.folder.is_learnt(task_index, name)
+        if not learnt:
+            if self.main:
+                self.folder.begin_task(task_index, name, plan.tasks[task_index].shots)
+            plan.accelerator.wait_for_everyone()
+            update = self._train(task_index) if plan.guard_task is None else self._guarded(task_index)
+            if self.main:
+                self.folder.write_update(task_index, name, update, *self._base_name())
         if self.main:
-            self.folder.clear_task(task_index, task.name)
-            self.folder.write_json(self.folder.task_folder(task_index, task.name) / "shots.json", task.shots)
-        started = time.perf_counter()
-        update, num_trainable = self._train(task_index)
-        trained = time.perf_counter()
-        if self.main:
-            model = plan.config.model
-            self.folder.write_update(task_index, task.name, update, model.name, model.revision)
+            self.folder.end_task(task_index, name)
         plan.accelerator.wait_for_everyone()
-        drift = _distance(self._put_weights(task_index + 1), plan.base)
-        merged = time.perf_counter()
-        # A task that changed nothing leaves a model that was scored already.
-        row = row_before if update.no_change else self._score(f"task {task_index + 1} ({task.name}): scoring")
-        scored = time.perf_counter()
-        if self.main:
-            self._write_down(
-                task_index, row, drift, num_trainable, (trained - started, merged - trained, scored - merged)
-            )
-        plan.accelerator.wait_for_everyone()
-        cells = results.cells(row, plan.config.stream.label_space)
-        rank = _mean_rank(update)
-        self.narrator.say(
-            f"task {task_index + 1}/{len(plan.tasks)} {task.name}: {cells[task_index]:.1f} %, mean of all tasks "
-            f"{sum(cell for cell in cells if cell is not None) / len(cells):.1f} %"
-            + (f", {rank:.1f} ranks per module kept" if rank is not None else "")
-            + f" ({duration(scored - started)})"
-        )
-        return row
+        return not learnt
 
-    def _train(self, task_index: int) -> tuple[TaskUpdate, int]:
-        """The task's update and the number of parameters trained; the network is plain again afterwards."""
+    def _train(self, task_index: int) -> TaskUpdate:
+        """The task's update; the network is plain again afterwards."""
         plan, task, config = self.plan, self.plan.tasks[task_index], self.plan.config
         previous = self._update(task_index - 1) if task_index else None
         ctx = plan.context(task_index, previous)
         if not plan.method.trains:
-            return plan.method.after_task(ctx), 0
-        self._put_weights(task_index, starting=True)
-        log: list[dict[str, float]] = []
+            return plan.method.after_task(ctx)
+        self._put_weights(plan.method.start_from(self._updates(task_index)))
+        keeper = self.folder.keeper(
+            task_index, task.name, every=config.train.checkpoint_steps, accelerator=plan.accelerator
+        )
+        resume, log = keeper.latest()
         try:
             with seeded_torch(config.seed, "adapters", task_index):
                 plan.method.before_task(ctx)
-            num_trainable = sum(p.numel() for p in ctx.net.parameters() if p.requires_grad)
             num_earlier = sum(len(earlier.class_names) for earlier in plan.tasks[:task_index])
             objective = plan.family.start_task(task, num_earlier, config.method.text_loss)
             label = f"task {task_index + 1}/{len(plan.tasks)} {task.name}"
-            with self.narrator.work(label, ctx.total_steps) as tell:
-                num_examples = len(task.train.labels)
-                train_task(
+            first = resume.step if resume is not None else 0
+            with self.narrator.work(label, ctx.total_steps, first) as tell:
+                seconds = train_task(
                     plan.method,
                     ctx,
                     objective,
-                    num_examples,
+                    len(task.train.labels),
                     config.train,
                     config.seed,
                     plan.accelerator,
                     log,
+                    keeper,
+                    resume,
                     tell,
                 )
-            return plan.method.after_task(ctx), num_trainable
         finally:
-            if self.main:
+            if self.main and log:
                 self.folder.write_log(task_index, task.name, log)
+        self._timing(task_index)["train_seconds"] = seconds
+        return plan.method.after_task(ctx)
+
+    def _guarded(self, task_index: int) -> TaskUpdate:
+        """The task's update, as large as the guard lets it be."""
+        plan, name, guard = self.plan, self.names[task_index], self.plan.config.guard
+        assert guard is not None
+        candidate = self.folder.read_candidate(task_index, name)
+        if candidate is None:
+            candidate = self._train(task_index)
+            if self.main:
+                self.folder.write_candidate(task_index, name, candidate, *self._base_name())
+        plan.accelerator.wait_for_everyone()
+
+        def measure(factor: float) -> float:
+            scaled = candidate if factor == 1.0 else candidate.scaled(factor)
+            self._put_weights(chain(self._updates(task_index), [scaled]))
+            return results.own_percent(self._score_guard())
+
+        verdict = judge(guard, self._guarded_score(task_index), measure)
+        folder = self.folder.task_folder(task_index, name)
+        if self.main:
+            self.folder.write_json(folder / "guard.json", vars(verdict))
+        self.narrator.say(_guard_line(verdict))
+        if not verdict.accepted:
+            raise GuardRefused(self._refusal(task_index, verdict))
+        return candidate if verdict.factor == 1.0 else candidate.scaled(verdict.factor)
+
+    def _refusal(self, task_index: int, verdict: Verdict) -> str:
+        kept = self.folder.path / self.folder.task_folder(task_index, self.names[task_index]) / CANDIDATE
+        give_up = (
+            f", or give the task up: codyra revert {self.folder.path} --to {task_index}" if task_index else ""
+        )
+        return (
+            f"the guard refused task {task_index + 1} ({self.names[task_index]}): the held-out score fell "
+            f"{verdict.lost:.1f} points ({verdict.before:.1f} -> {verdict.candidate:.1f} %), {verdict.tolerance:g} "
+            f"are tolerated; the candidate is kept in {kept}; go on with --set guard.on_violation=shrink or a larger "
+            f"guard.tolerance{give_up}"
+        )
+
+    def _guarded_score(self, task_index: int) -> float:
+        """Percent on the held-out set that the loss of this task is counted from."""
+        guard = self.plan.config.guard
+        assert guard is not None
+        if task_index and guard.against == "previous":
+            file = self.folder.task_folder(task_index - 1, self.names[task_index - 1]) / "guard.json"
+            return float(self.folder.read_json(file)["after"])
+        return float(self.folder.read_json("guard.json")["score"])
+
+    def _score_guard(self) -> TaskScore:
+        plan = self.plan
+        assert plan.guard_task is not None
+        return plan.family.score(
+            [plan.guard_task], plan.config.train.eval_batch_size, plan.config.stream.ties
+        )[0]
 
     def _update(self, task_index: int) -> TaskUpdate:
-        return self.folder.read_update(task_index, self.plan.task_names[task_index])
+        return self.folder.read_update(task_index, self.names[task_index])
 
-    def _put_weights(self, num_tasks: int, starting: bool = False) -> dict[str, Tensor]:
-        """Re-compute the network from the base model and the first `num_tasks` updates, read from the folder."""
-        plan = self.plan
-        updates: Iterable[TaskUpdate] = (self._update(index) for index in range(num_tasks))
-        if starting:
-            updates = plan.method.start_from(updates)
-        weights = compose(plan.family.net, plan.base, updates)
-        write_weights(plan.family.net, weights)
+    def _updates(self, num_tasks: int) -> Iterator[TaskUpdate]:
+        """The updates of the first tasks, read from the folder one by one."""
+        return (self._update(index) for index in range(num_tasks))
+
+    def _put_weights(self, updates: Iterable[TaskUpdate]) -> dict[str, Tensor]:
+        """Re-compute the network from the base model and these updates."""
+        weights = compose(self.plan.family.net, self.plan.base, updates)
+        write_weights(self.plan.family.net, weights)
         return weights
+
+    def _base_name(self) -> tuple[str, str | None]:
+        return self.plan.config.model.name, self.plan.config.model.revision
 
     # --- scoring and writing ---------------------------------------------------------------------------------
 
-    def _zero_shot(self) -> Row:
-        row = self.folder.read_row("zero_shot.json")
-        if row is not None:
-            return self.folder.read_row(self._last_row_file()) or row
-        started = time.perf_counter()
-        row = self._score("zero-shot: scoring")
-        if self.main:
-            self.manifest["timing"]["zero_shot_seconds"] = time.perf_counter() - started
-            self.folder.write_json("manifest.json", self.manifest)
-            self.folder.write_row("zero_shot.json", "zero-shot", row)
-            self._write_matrices()
-        cells = results.cells(row, self.plan.config.stream.label_space)
-        shown = ", ".join(
-            f"{name} {cell:.1f}" for name, cell in zip(self.plan.task_names, cells, strict=True)
-        )
-        self.narrator.say(f"zero-shot: {shown} %")
-        return row
+    def _zero_shot(self) -> None:
+        if self._row(0) is None:
+            started = time.perf_counter()
+            self._put_weights(())
+            row = self._score("zero-shot: scoring")
+            if self.main:
+                self.manifest["timing"]["zero_shot_seconds"] = time.perf_counter() - started
+                self._write_manifest()
+                self.folder.write_row("zero_shot.json", "zero-shot", self.names, row)
+                self._write_matrices()
+            cells = results.cells(row, self.plan.config.stream.label_space)
+            shown = ", ".join(f"{name} {cell:.1f}" for name, cell in zip(self.names, cells, strict=True))
+            self.narrator.say(f"zero-shot: {shown} %")
+        if self.plan.guard_task is not None:
+            self._check_guard(self.plan.guard_task.source, self.plan.guard_task.fingerprint)
+        self.plan.accelerator.wait_for_everyone()
 
-    def _last_row_file(self) -> Path:
-        done = self.folder.finished_tasks(self.plan.task_names)
-        if not done:
+    def _check_guard(self, source: str, fingerprint: str) -> None:
+        """Score the base model on the held-out set, or make sure that it is the set that was scored."""
+        stored = self.folder.read_json("guard.json")
+        if not stored:
+            self._put_weights(())
+            score = self._score_guard()
+            percent = results.own_percent(score)
+            about = {"data": source, "fingerprint": fingerprint, "examples": score.examples, "score": percent}
+            if self.main:
+                self.folder.write_json("guard.json", about)
+            self.narrator.say(
+                f"guard: {source}, {score.examples} examples, {percent:.1f} % before the first task"
+            )
+        elif stored.get("fingerprint") != fingerprint:
+            raise UserError(
+                f"{self.folder.path}: the held-out set of the guard ({source}) changed since this run began; restore it"
+            )
+
+    def _score_after(self, task_index: int) -> bool:
+        """Merge and score every task; False when that was done before."""
+        if self._row(task_index + 1) is not None:
+            return False
+        plan, name = self.plan, self.names[task_index]
+        started = time.perf_counter()
+        weights = self._put_weights(self._updates(task_index + 1))
+        about = {"drift": _distance(weights, plan.base), "weights_sha256": tensors_sha256(weights.items())}
+        merged = time.perf_counter()
+        # A task that changed nothing leaves a model that was scored already.
+        row = self._row(task_index) if self._update(task_index).no_change else None
+        row = row or self._score(f"task {task_index + 1} ({name}): scoring")
+        scored = time.perf_counter()
+        if self.main:
+            timing = self._timing(task_index)
+            timing["merge_seconds"], timing["score_seconds"] = merged - started, scored - merged
+            self.manifest["peak_memory_bytes"] = max(self.manifest["peak_memory_bytes"], peak_memory())
+            self.manifest["rounding_loss"][task_index:] = [
+                rounding_loss(plan.family.net, plan.base, self._updates(task_index + 1))
+            ]
+            # Time is known only now: the scores, whose presence says that all of this is done, come after it.
+            self._write_manifest(task_index)
+            file = self.folder.task_folder(task_index, name) / "scores.json"
+            self.folder.write_row(file, name, self.names, row, **about)
+            self._write_matrices()
+        plan.accelerator.wait_for_everyone()
+        return True
+
+    def _row_file(self, num_tasks: int) -> Path:
+        if not num_tasks:
             return Path("zero_shot.json")
-        return self.folder.task_folder(done - 1, self.plan.task_names[done - 1]) / "scores.json"
+        return self.folder.task_folder(num_tasks - 1, self.names[num_tasks - 1]) / "scores.json"
+
+    def _row(self, num_tasks: int) -> Row | None:
+        """Scores after the first `num_tasks` tasks, None unless they are of this very stream."""
+        return self.folder.read_row(self._row_file(num_tasks), among=self.names)
+
+    def _rows(self) -> tuple[Row, list[Row]]:
+        """The zero-shot row, and those of the tasks up to the first that has none."""
+        zero_shot = self._row(0)
+        assert zero_shot is not None
+        rows: list[Row] = []
+        while len(rows) < len(self.names) and (row := self._row(len(rows) + 1)) is not None:
+            rows.append(row)
+        return zero_shot, rows
 
     def _score(self, label: str) -> Row:
         plan = self.plan
@@ -316,168 +309,73 @@ class _Loop:
                 )
             )
 
-    def _rows(self) -> tuple[Row, list[Row]]:
-        names = self.plan.task_names
-        rows = []
-        for index in range(self.folder.finished_tasks(names)):
-            row = self.folder.read_row(self.folder.task_folder(index, names[index]) / "scores.json")
-            assert row is not None
-            rows.append(row)
-        zero_shot = self.folder.read_row("zero_shot.json")
-        assert zero_shot is not None
-        return zero_shot, rows
-
     def _write_matrices(self) -> None:
         zero_shot, rows = self._rows()
-        named = [("zero-shot", zero_shot), *zip(self.plan.task_names, rows, strict=False)]
+        named = [("zero-shot", zero_shot), *zip(self.names, rows, strict=False)]
         label_space = self.plan.config.stream.label_space
         for file, space in (("accuracy.csv", label_space), ("accuracy_task.csv", "task")):
             table = [(after, results.cells(row, space)) for after, row in named]
-            self.folder.write_matrix(file, self.plan.task_names, table)
+            self.folder.write_matrix(file, self.names, table)
 
-    def _write_down(
-        self, task_index: int, row: Row, drift: float, num_trainable: int, seconds: tuple[float, float, float]
-    ) -> None:
-        plan, name = self.plan, self.plan.task_names[task_index]
-        self.manifest["method"]["trainable_parameters"] = num_trainable
-        train_seconds, merge_seconds, score_seconds = seconds
-        self.manifest["timing"]["tasks"].append(
-            {
-                "name": name,
-                "train_seconds": train_seconds,
-                "merge_seconds": merge_seconds,
-                "score_seconds": score_seconds,
-            }
+    def _tell(self, task_index: int, seconds: float) -> None:
+        row = self._row(task_index + 1)
+        assert row is not None
+        cells = results.cells(row, self.plan.config.stream.label_space)
+        rank = results.mean_rank(self._update(task_index))
+        self.narrator.say(
+            f"task {task_index + 1}/{len(self.names)} {self.names[task_index]}: {cells[task_index]:.1f} %, mean of all "
+            f"tasks {sum(cell for cell in cells if cell is not None) / len(cells):.1f} %"
+            + (f", {rank:.1f} ranks per module kept" if rank is not None else "")
+            + f" ({duration(seconds)})"
         )
-        self.manifest["peak_memory_bytes"] = max(self.manifest["peak_memory_bytes"], peak_memory())
-        updates = (self._update(index) for index in range(task_index + 1))
-        self.manifest["rounding_loss"].append(rounding_loss(plan.family.net, plan.base, updates))
-        # Which tasks' figures stand in the manifest is decided by their scores, so those are written after it.
-        self.folder.write_json("manifest.json", self.manifest)
-        self.folder.write_row(
-            self.folder.task_folder(task_index, name) / "scores.json", name, row, drift=drift
-        )
-        self._write_matrices()
 
     def _finish(self) -> None:
         plan = self.plan
         self._write_matrices()  # a run that was stopped right after its last scores has not written them
         zero_shot, rows = self._rows()
-        norms, ranks, survival, drift = [], [], [], []
-        for index, name in enumerate(plan.task_names):
-            update = self._update(index)
-            norms.append(update.norm())
-            ranks.append(_mean_rank(update))
-            survival.append(update.survival_auc)
-            drift.append(self.folder.read_drift(self.folder.task_folder(index, name) / "scores.json"))
+        updates = list(self._updates(len(self.names)))
+        drift = [self.folder.read_drift(self._row_file(number)) for number in range(1, len(self.names) + 1)]
         self.folder.write_json(
             "metrics.json",
             results.summarise(
-                plan.task_names,
+                self.names,
                 zero_shot,
                 rows,
                 plan.config.stream.label_space,
-                update_norm=norms,
-                drift=drift,
-                mean_rank=ranks,
-                survival_auc=survival,
-                trainable_parameters=self.manifest["method"]["trainable_parameters"],
+                updates,
+                drift,
+                self.manifest["method"]["trainable_parameters"],
             ),
         )
+        self._write_manifest()  # the report is made from what is on disk
+        self.folder.write_text("report.html", render([read_run(self.folder.path)], times=False))
         self.manifest["status"] = "finished"
-        self.manifest["timing"]["finished"] = _now()
-        self.folder.write_json("manifest.json", self.manifest)
-        self.folder.write_text("report.html", render([read_run(self.folder.path)]))
+        self.manifest["timing"]["finished"] = now()
+        self._write_manifest(*range(len(self.names)))
 
-    # --- manifest --------------------------------------------------------------------------------------------
+    def _timing(self, task_index: int) -> dict[str, Any]:
+        """Wall-clock figures of a task in the manifest; None where a stop lost them."""
+        tasks = self.manifest["timing"]["tasks"]
+        for name in self.names[len(tasks) : task_index + 1]:
+            tasks.append({"name": name, "train_seconds": None, "merge_seconds": None, "score_seconds": None})
+        return tasks[task_index]
 
-    def _check_nothing_changed(self) -> None:
-        """Continue only on the base model and the data the run was started with."""
-        stored = self.folder.read_json("manifest.json")
-        done = self.folder.finished_tasks(self.plan.task_names)
-        if not {"base", "data", "timing", "rounding_loss"} <= stored.keys():
-            raise UserError(
-                f"{self.folder.path / 'manifest.json'}: is damaged or missing; restore it or start anew"
-            )
-        if stored["base"]["sha256"] != self.manifest["base"]["sha256"]:
-            raise UserError(
-                f"{self.folder.path}: {self.plan.config.model.name} has other weights than when this run began"
-            )
-        for before, now in zip(stored["data"], self.manifest["data"], strict=True):
-            if before["fingerprint"] != now["fingerprint"]:
-                raise UserError(
-                    f"{self.folder.path}: the data of task {now['task']} ({now['source']}) changed since this run "
-                    f"began; restore them or start anew in another --out"
-                )
-        for section, part in (("timing", "tasks"), ("", "rounding_loss")):
-            holder = stored[section] if section else stored
-            holder[part] = holder[part][:done]
-        self.manifest = {**stored, "versions": self.manifest["versions"], "machine": self.manifest["machine"]}
-
-    def _manifest(self) -> dict[str, Any]:
-        plan, method = self.plan, self.plan.method
-        return {
-            "format": 1,
-            "status": "unfinished",
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
-            "machine": _machine(),
-            "device": str(plan.accelerator.device),
-            "threads": torch.get_num_threads(),
-            "processes": plan.accelerator.num_processes,
-            "seed": plan.config.seed,
-            "base": {
-                "name": plan.config.model.name,
-                "revision": plan.config.model.revision,
-                "sha256": plan.family.fingerprint(),
-                "parameters": plan.family.num_parameters,
-                "model_type": plan.family.model_type,
-            },
-            "method": {
-                "name": method.name,
-                "summary": method.summary,
-                "source": method.source,
-                "stores": method.stores,
-                "needs_reference_data": method.needs_reference_data,
-                "needs_number_of_tasks": method.needs_number_of_tasks,
-                "task_id_at_test": method.task_id_at_test,
-                "extra_inference": method.extra_inference,
-                "trainable_parameters": 0,
-            },
-            "data": [
-                {
-                    "task": task.name,
-                    "source": task.source,
-                    "fingerprint": task.fingerprint,
-                    "train": len(task.train.labels),
-                    "test": len(task.test.labels),
-                    "classes": len(task.class_names),
-                }
-                for task in plan.tasks
-            ],
-            "ties": shared_prompts(plan.tasks),
-            "timing": {"started": _now(), "finished": None, "zero_shot_seconds": None, "tasks": []},
-            "peak_memory_bytes": 0,
-            "rounding_loss": [],
-        }
+    def _write_manifest(self, *changed_tasks: int) -> None:
+        folders = [self.folder.task_folder(index, self.names[index]) for index in changed_tasks]
+        self.folder.write_manifest(self.manifest, folders)
 
 
-def _mean_rank(update: TaskUpdate) -> float | None:
-    """Mean surviving rank over all adapted modules, those without any included."""
-    return sum(update.ranks.values()) / len(update.ranks) if update.ranks else None
+def _guard_line(verdict: Verdict) -> str:
+    line = (
+        f"guard: {verdict.before:.1f} -> {verdict.candidate:.1f} % on the held-out set, "
+        f"{verdict.tolerance:g} points tolerated"
+    )
+    if verdict.accepted and verdict.factor < 1:
+        line += f"; the update was scaled by {verdict.factor:g}, {verdict.after:.1f} % now"
+    return line
 
 
 def _distance(weights: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> float:
     """Frobenius norm of the difference over all of `base`."""
     squares = [(weights[name].double() - base[name].double()).square().sum() for name in base]
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _machine() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    accelerator = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{platform.system()} {platform.machine()}, {cores} cores, {memory:.0f} GiB{accelerator}"

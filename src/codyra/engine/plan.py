@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from codyra.engine.rng import private_random, seeded_torch
 from codyra.errors import UserError
 from codyra.families import DualEncoder, load_family
 from codyra.methods import Method, TaskContext, build_method
-from codyra.streams import Split, Task, build_stream, check_images
+from codyra.streams import Split, StreamSpec, Task, build_stream, check_images
 from codyra.update import TaskUpdate
 
 SLOW_STEP_SECONDS = 5.0
@@ -40,6 +41,8 @@ class Plan:
     base: dict[str, Tensor]
     """Weights of the base model that an update may change, on the CPU."""
     accelerator: Accelerator
+    guard_task: Task | None
+    """The held-out set of `guard:`."""
 
     @property
     def task_names(self) -> list[str]:
@@ -48,6 +51,17 @@ class Plan:
     def num_steps(self, task_index: int) -> int:
         """Optimizer steps of a task; 0 for a method that trains nothing."""
         return self.config.num_steps(len(self.tasks[task_index].train.labels)) if self.method.trains else 0
+
+    def num_trainable(self) -> int:
+        """Parameters that a task trains; the same for all tasks."""
+        if not self.method.trains:
+            return 0
+        ctx = self.context(0)
+        with seeded_torch(0):
+            self.method.before_task(ctx)
+        count = sum(weight.numel() for weight in ctx.net.parameters() if weight.requires_grad)
+        self.method.adapter.discard(ctx)
+        return count
 
     def context(self, task_index: int, previous: TaskUpdate | None = None) -> TaskContext:
         """What the method gets to see around a task."""
@@ -79,28 +93,32 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     accelerator = make_accelerator(config.train)
     method = build_method(config.method)
     family = load_family(model_path(config))
-    tasks = build_stream(
-        config.stream,
+    build = partial(
+        build_stream,
         seed=config.seed,
         default_prompt=family.default_prompt,
         data_dir=Path(config.data_dir) if config.data_dir is not None else None,
         root=Path(config.root),
-        stored_shots=stored_shots,
     )
-    family.check(tasks)
+    tasks = build(config.stream, stored_shots=stored_shots)
+    guarded = build(StreamSpec(tasks=[config.guard.task])) if config.guard is not None else []
+    family.check([*tasks, *guarded])
     targets = family.target_modules(method.targets) if method.targets is not None else []
     full_parameters = family.full_parameters()
     touched = method.adapter.touched(targets, full_parameters)
     # A copy even on the CPU: the network's own tensors are about to be trained and overwritten.
     base = {name: family.net.get_parameter(name).detach().to("cpu", copy=True) for name in touched}
-    plan = Plan(config, family, tasks, method, targets, full_parameters, base, accelerator)
+    guard_task = guarded[0] if guarded else None
+    plan = Plan(config, family, tasks, method, targets, full_parameters, base, accelerator, guard_task)
     _check_methods_options(plan)
     num_images = sum(
-        len(task.train.labels) + len(task.test.labels) for task in tasks if task.modality == "image"
+        len(task.train.labels) + len(task.test.labels)
+        for task in [*tasks, *guarded]
+        if task.modality == "image"
     )
     if num_images:
         with narrator.work("checking images", num_images) as tell:
-            check_images(tasks, progress=lambda done, total: tell(1))
+            check_images([*tasks, *guarded], progress=lambda done, total: tell(1))
     family.to(accelerator.device)
     return plan
 

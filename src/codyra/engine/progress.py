@@ -22,8 +22,14 @@ class Narrator:
         self.console.print(text, markup=False)
 
     @contextmanager
-    def work(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show `label` while the block runs; the yielded function takes how many more of `total` are done."""
+    def work(self, label: str, total: int, first: int = 0) -> Iterator[Callable[[int], None]]:
+        """Show `label` while the block runs; the yielded function takes how many more of `total` are done.
+
+        Args:
+            first: how many were done before, when the work is continued.
+        """
+        if first:
+            self.say(f"  {label}: continuing after {first} of {total}")
         if self.console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
@@ -32,7 +38,7 @@ class Narrator:
                 TimeRemainingColumn(),
             )
             with Progress(*columns, console=self.console, transient=True) as bar:
-                handle = bar.add_task(label, total=total)
+                handle = bar.add_task(label, total=total, completed=first)
                 yield lambda more: bar.advance(handle, more)
             return
         started = last = time.monotonic()
@@ -42,10 +48,11 @@ class Narrator:
             nonlocal last, done
             now = time.monotonic()
             done += more
-            if now - last >= PLAIN_SECONDS and 0 < done < total:
+            rest = total - first - done
+            if now - last >= PLAIN_SECONDS and done and rest:
                 last = now
                 self.say(
-                    f"  {label}: {done}/{total}, about {duration((now - started) / done * (total - done))} left"
+                    f"  {label}: {first + done}/{total}, about {duration((now - started) / done * rest)} left"
                 )
 
         yield tell

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from codyra import metrics
 from codyra.families import TaskScore
+from codyra.update import TaskUpdate
 
 Cells = list[float | None]
 
@@ -14,6 +15,16 @@ def percent(score: TaskScore | None, label_space: Literal["all", "task"]) -> flo
     if score is None:
         return None
     return 100.0 * (score.correct if label_space == "all" else score.correct_task) / score.examples
+
+
+def own_percent(score: TaskScore) -> float:
+    """Accuracy in percent in the task's own label space."""
+    return 100.0 * score.correct_task / score.examples
+
+
+def mean_rank(update: TaskUpdate) -> float | None:
+    """Mean surviving rank over all adapted modules, those without any included."""
+    return sum(update.ranks.values()) / len(update.ranks) if update.ranks else None
 
 
 def cells(row: Sequence[TaskScore | None], label_space: Literal["all", "task"]) -> Cells:
@@ -33,10 +44,8 @@ def summarise(
     zero_shot: Sequence[TaskScore | None],
     rows: Sequence[Sequence[TaskScore | None]],
     label_space: Literal["all", "task"],
-    update_norm: Sequence[float],
+    updates: Sequence[TaskUpdate],
     drift: Sequence[float],
-    mean_rank: Sequence[float | None],
-    survival_auc: Sequence[float | None],
     trainable_parameters: int,
 ) -> dict[str, Any]:
     """Content of metrics.json: every metric of `codyra.metrics`, and what each task learnt, kept and moved."""
@@ -56,10 +65,10 @@ def summarise(
         "zero_shot": sum(first) / len(first) if len(first) == len(task_names) else None,
         "label_space": label_space,
         "own_label_space": metrics.all_metrics([cells(row, "task") for row in rows]),
-        "update_norm": list(update_norm),
+        "update_norm": [update.norm() for update in updates],
         "drift": list(drift),
-        "mean_rank": list(mean_rank),
-        "survival_auc": list(survival_auc),
+        "mean_rank": [mean_rank(update) for update in updates],
+        "survival_auc": [update.survival_auc for update in updates],
         "trainable_parameters": trainable_parameters,
         "per_task": per_task,
     }

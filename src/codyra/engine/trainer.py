@@ -1,7 +1,9 @@
 """One task, trained: the optimizer loop and nothing around it."""
 
+import itertools
 import math
 import random
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -9,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from codyra.engine.checkpoint import Checkpoint, Keeper, Record, capture, restore
 from codyra.engine.config import TrainConfig
 from codyra.engine.rng import private_random, seeded_torch
 from codyra.errors import UserError
@@ -58,16 +61,28 @@ def train_task(
     train: TrainConfig,
     seed: int,
     accelerator: Accelerator,
-    log: list[dict[str, float]],
+    log: list[Record],
+    keeper: Keeper | None = None,
+    resume: Checkpoint | None = None,
     on_steps: Callable[[int], None] = lambda more: None,
-) -> None:
+) -> float:
     """Train one task with a new optimizer; every process sees the same global batches and takes its share.
 
     Appends one record per step to `log`: step, losses, lr, and what the method's pieces add.
 
+    Args:
+        log: the records of the steps before `resume`; after an error it holds what happened until then.
+        keeper: keeps checkpoints; None for none.
+        resume: where to go on; None to begin.
+        on_steps: told how many more steps are done.
+
+    Returns:
+        Seconds spent on training, those before a checkpoint included.
+
     Raises:
-        UserError: the loss is NaN or infinite (the message names the step).
+        UserError: the loss is NaN or infinite (the message names the step), or `resume` is of another training.
     """
+    started = time.monotonic()
     groups = method.param_groups(ctx, train.lr)
     optimizer = torch.optim.AdamW(groups, lr=train.lr, betas=train.betas, eps=train.eps, weight_decay=0.0)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
@@ -78,9 +93,14 @@ def train_task(
     batch_rng = private_random(seed, "batches", ctx.task_index)
     crop_rng = private_random(seed, "crops", ctx.task_index)
     pending: list[dict[str, float | Tensor]] = []
-    plan = batches(num_examples, train.batch_size, batch_rng)
+    first = 0
     with seeded_torch(seed, "dropout", ctx.task_index):
-        for step in range(ctx.total_steps):
+        if resume is not None:
+            restore(resume, method, ctx, optimizer, crop_rng, accelerator)
+            first = resume.step
+            started -= resume.seconds
+        plan = itertools.islice(batches(num_examples, train.batch_size, batch_rng), first, None)
+        for step in range(first, ctx.total_steps):
             factor = lr_factor(step, ctx.total_steps, train.schedule, train.warmup_steps)
             for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
                 group["lr"] = base_lr * factor
@@ -103,10 +123,17 @@ def train_task(
             parts = {name: value.detach() for name, value in losses.items()}
             extra = method.train_log(ctx)
             pending.append({"step": step, **parts, "loss": loss.detach(), "lr": train.lr * factor, **extra})
-            if len(pending) == FLUSH_EVERY or step + 1 == ctx.total_steps:
+            done = step + 1
+            due = done < ctx.total_steps and keeper is not None and keeper.due(done)
+            if due or len(pending) == FLUSH_EVERY or done == ctx.total_steps:
                 on_steps(len(pending))
                 _flush(pending, log)
+            if due:
+                assert keeper is not None
+                seconds = time.monotonic() - started
+                keeper.save(capture(done, seconds, method, ctx, optimizer, crop_rng, accelerator), log)
     accelerator.free_memory(model, prepared)
+    return time.monotonic() - started
 
 
 def _share_of(
@@ -121,7 +148,7 @@ def _share_of(
     return share, partial(gather_features, sizes=sizes)
 
 
-def _flush(pending: list[dict[str, float | Tensor]], log: list[dict[str, float]]) -> None:
+def _flush(pending: list[dict[str, float | Tensor]], log: list[Record]) -> None:
     for record in pending:
         values = {name: value if isinstance(value, int) else float(value) for name, value in record.items()}
         if not math.isfinite(values["loss"]):

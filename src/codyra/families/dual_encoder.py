@@ -6,7 +6,6 @@ scoring of every test set in the pooled and in its own label space, in one pass.
 """
 
 # Shapes: N examples of the batch, C classes of the task, U distinct prompts of all tasks, D features
-import hashlib
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from codyra.digest import tensors_sha256
 from codyra.errors import UserError
 from codyra.families.family import ClassificationTask, ImageFile, TaskScore
 from codyra.families.targets import find_targets
@@ -141,11 +141,7 @@ class DualEncoder(ABC):
 
     def fingerprint(self) -> str:
         """SHA-256 over the names, types, shapes and bytes of all parameters, in the order of their names."""
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.net.named_parameters()):
-            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
-            digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return tensors_sha256(self.net.named_parameters())
 
     def target_modules(self, targets: str | Sequence[str]) -> list[str]:
         """Full names of the linear layers that `targets` means; see `find_targets`.

@@ -5,7 +5,7 @@ piece is a small pydantic model: its fields are the options a user may set, its 
 the TaskContext, never in a piece, so one method object serves the whole stream.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -66,6 +66,13 @@ class Piece(BaseModel):
     def train_log(self, ctx: TaskContext) -> dict[str, float | Tensor]:
         """What this piece adds to a line of train.jsonl; scalar tensors are read later, so that nothing waits."""
         return {}
+
+    def save_state(self, ctx: TaskContext) -> dict[str, Tensor | int | float]:
+        """What a checkpoint inside the task must hold for this piece, beside parameters and optimizer."""
+        return {}
+
+    def load_state(self, ctx: TaskContext, state: Mapping[str, Tensor | int | float]) -> None:
+        """Continue from what `save_state` gave; called after `optimizer_ready`."""
 
     def end_training(self, ctx: TaskContext) -> None:
         """Last step taken; raise here if something that had to happen did not."""
@@ -167,6 +174,19 @@ class Method:
 
     def train_log(self, ctx: TaskContext) -> dict[str, float | Tensor]:
         return {key: value for piece in self._pieces() for key, value in piece.train_log(ctx).items()}
+
+    def save_state(self, ctx: TaskContext) -> dict[str, Tensor | int | float]:
+        return {
+            f"{number}.{key}": value
+            for number, piece in enumerate(self._pieces())
+            for key, value in piece.save_state(ctx).items()
+        }
+
+    def load_state(self, ctx: TaskContext, state: Mapping[str, Tensor | int | float]) -> None:
+        for number, piece in enumerate(self._pieces()):
+            prefix = f"{number}."
+            own = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+            piece.load_state(ctx, own)
 
     def after_task(self, ctx: TaskContext) -> TaskUpdate:
         """Training is done: the task's update. The net is plain again, with the weights from before the task."""

@@ -16,12 +16,13 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """The browser itself refuses to load anything or to run any script."""
 
 
-def render(runs: Sequence[RunView], title: str | None = None) -> str:
+def render(runs: Sequence[RunView], title: str | None = None, times: bool = True) -> str:
     """The report as HTML text. The same runs give the same bytes; nothing is loaded from anywhere.
 
     Args:
         runs: one run, or several to stand side by side in this order.
         title: heading of the page; by default it names the methods.
+        times: show wall-clock times and memory, which no two runs share; the page in a run folder has none.
 
     Raises:
         ValueError: `runs` is empty.
@@ -45,7 +46,9 @@ def render(runs: Sequence[RunView], title: str | None = None) -> str:
             _different_streams(groups) if several else None,
             _contents(groups),
         ),
-        tag("main", *streams, tag("section", tag("h2", "What ran", id="what-ran"), what_ran(labelled))),
+        tag(
+            "main", *streams, tag("section", tag("h2", "What ran", id="what-ran"), what_ran(labelled, times))
+        ),
         tag("footer", tag("p", "Written by codyra from the run folders alone; this file loads nothing.")),
     ]
     style = Markup(resources.files("codyra.report").joinpath("style.css").read_text("utf-8"))

@@ -41,14 +41,14 @@ def run_overview(runs: Sequence[LabelledRun]) -> Markup:
     return scroll_box(table, "The runs on this page")
 
 
-def what_ran(runs: Sequence[LabelledRun]) -> Markup:
+def what_ran(runs: Sequence[LabelledRun], times: bool) -> Markup:
     """The manifest of every run side by side; a value that all share is printed once."""
     once = "A value that stands there once is the same for all runs."
     parts = [
         tag("p", once, class_="note") if len(runs) > 1 else Markup(),
         _side_by_side("Model and method", runs, _method_rows(runs)),
         _side_by_side("Machine and versions", runs, _machine_rows(runs)),
-        _side_by_side("Time and memory", runs, _time_rows(runs)),
+        _side_by_side("Time and memory", runs, _time_rows(runs)) if times else Markup(),
         tag("h3", "Data"),
     ]
     seen: list[object] = []

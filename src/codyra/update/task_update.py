@@ -7,7 +7,7 @@ with gate and scale folded into B.
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,6 +71,21 @@ class TaskUpdate:
     def norm(self) -> float:
         """Frobenius norm of the whole update of the network."""
         return math.sqrt(math.fsum(norm**2 for norm in self.norms.values()))
+
+    def scaled(self, factor: float) -> "TaskUpdate":
+        """The same update, `factor` times as large; 0 leaves no rank and no difference.
+
+        Raises:
+            UserError: the update is cumulative or a head, of which no multiple is half of what it did.
+        """
+        if self.kind in ("cumulative", "head"):
+            raise UserError(f"an update of kind {self.kind!r} cannot be scaled; only one that is added can")
+        if factor == 0:
+            return replace(self, factors={}, tensors={}, ranks=dict.fromkeys(self.ranks, 0))
+        factors = {name: (A_KD, B_OK * factor) for name, (A_KD, B_OK) in self.factors.items()}
+        return replace(
+            self, factors=factors, tensors={name: tensor * factor for name, tensor in self.tensors.items()}
+        )
 
     @classmethod
     def none(cls) -> "TaskUpdate":

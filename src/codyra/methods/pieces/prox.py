@@ -1,5 +1,6 @@
 """Step-edit slot, the proximal step of CoDyRA: it hangs on the optimizer and shrinks the gates."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -62,6 +63,19 @@ class Prox(Piece):
 
     def train_log(self, ctx: TaskContext) -> dict[str, float | Tensor]:
         return {"kappa": ctx.state["prox"].kappa}
+
+    def save_state(self, ctx: TaskContext) -> dict[str, Tensor | int | float]:
+        state = ctx.state["prox"].state_dict()
+        return {"steps": state["steps"], "calls": state["calls"], **state["initial_gates"]}
+
+    def load_state(self, ctx: TaskContext, state: Mapping[str, Tensor | int | float]) -> None:
+        prox: ProximalStep = ctx.state["prox"]
+        gates = {name: gate for name, gate in state.items() if isinstance(gate, Tensor)}
+        # The plan is that of the config, which a continued run was checked to share.
+        plan = prox.state_dict()["plan"]
+        prox.load_state_dict(
+            {"steps": state["steps"], "calls": state["calls"], "plan": plan, "initial_gates": gates}
+        )
 
     def end_training(self, ctx: TaskContext) -> None:
         ctx.state["prox"].check_fired()

@@ -1,0 +1,139 @@
+"""manifest.json: what ran, where, on what, and all wall-clock figures."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codyra.engine.plan import Plan
+from codyra.errors import UserError
+from codyra.streams import shared_prompts
+
+VERSIONED = ("codyra", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")
+
+
+def new_manifest(plan: Plan) -> dict[str, Any]:
+    """The manifest of a run that has not begun."""
+    method = plan.method
+    return {
+        "format": 1,
+        "status": "unfinished",
+        **_surroundings(plan),
+        "seed": plan.config.seed,
+        "base": {
+            "name": plan.config.model.name,
+            "revision": plan.config.model.revision,
+            "sha256": plan.family.fingerprint(),
+            "parameters": plan.family.num_parameters,
+            "model_type": plan.family.model_type,
+        },
+        "method": {
+            "name": method.name,
+            "summary": method.summary,
+            "source": method.source,
+            "stores": method.stores,
+            "needs_reference_data": method.needs_reference_data,
+            "needs_number_of_tasks": method.needs_number_of_tasks,
+            "task_id_at_test": method.task_id_at_test,
+            "extra_inference": method.extra_inference,
+            "trainable_parameters": plan.num_trainable(),
+        },
+        "data": [
+            {
+                "task": task.name,
+                "source": task.source,
+                "fingerprint": task.fingerprint,
+                "train": len(task.train.labels),
+                "test": len(task.test.labels),
+                "classes": len(task.class_names),
+            }
+            for task in plan.tasks
+        ],
+        "ties": shared_prompts(plan.tasks),
+        "timing": {"started": now(), "finished": None, "zero_shot_seconds": None, "tasks": []},
+        "peak_memory_bytes": 0,
+        "rounding_loss": [],
+        "sessions": [],
+        "archive": [],
+    }
+
+
+def continued(stored: dict[str, Any], here: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The stored manifest of a run that goes on, on the base model and the data it was started with.
+
+    Args:
+        here: the manifest this run would have if it began now; it may have further tasks.
+
+    Raises:
+        UserError: base model or data changed, or the stored manifest is damaged.
+    """
+    try:
+        if stored["base"]["sha256"] != here["base"]["sha256"]:
+            raise UserError(
+                f"{path}: {here['base']['name']} has other weights than when this run began; "
+                f"give the model of that time"
+            )
+        for before, now_ in zip(stored["data"], here["data"], strict=False):
+            if before["task"] == now_["task"] and before["fingerprint"] != now_["fingerprint"]:
+                raise UserError(
+                    f"{path}: the data of task {now_['task']} ({now_['source']}) changed since this run "
+                    f"began; restore them or start anew in another --out"
+                )
+        kept = {
+            "timing": {**stored["timing"], "finished": None},
+            **{key: stored[key] for key in ("peak_memory_bytes", "rounding_loss", "sessions", "archive")},
+            "files": stored.get("files", {}),
+        }
+        kept["timing"]["tasks"] = list(stored["timing"]["tasks"])
+        return {**here, **kept}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path / 'manifest.json'} is damaged or missing ({error!r}); restore it or start anew in another --out"
+        ) from None
+
+
+def session(plan: Plan) -> dict[str, Any]:
+    """One stretch of work on a run, from start or continuation to whatever ended it."""
+    return {"started": now(), **_surroundings(plan)}
+
+
+def surroundings_changed(manifest: dict[str, Any], plan: Plan) -> str | None:
+    """What is not as it was in the session before, where that can change the last digits; None when all is."""
+    if not manifest["sessions"]:
+        return None
+    before, here = manifest["sessions"][-1], _surroundings(plan)
+    changes = [
+        f"{key} {before.get(key)} -> {here[key]}"
+        for key in ("device", "threads", "processes")
+        if before.get(key) != here[key]
+    ]
+    torch_before = before.get("versions", {}).get("torch")
+    if torch_before != here["versions"]["torch"]:
+        changes.append(f"torch {torch_before} -> {here['versions']['torch']}")
+    return ", ".join(changes) or None
+
+
+def now() -> str:
+    """The time, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _surroundings(plan: Plan) -> dict[str, Any]:
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
+        "machine": _machine(),
+        "device": str(plan.accelerator.device),
+        "threads": torch.get_num_threads(),
+        "processes": plan.accelerator.num_processes,
+    }
+
+
+def _machine() -> str:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    accelerator = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{platform.system()} {platform.machine()}, {cores} cores, {memory:.0f} GiB{accelerator}"

@@ -1,0 +1,169 @@
+"""`run`: start, continue or show a run; `Run`: a run folder, read."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from torch import nn
+
+from codyra.engine import results
+from codyra.engine.config import RunConfig, load_config, model_path
+from codyra.engine.folder import RunFolder
+from codyra.engine.folder_reader import read_run
+from codyra.engine.lock import only_writer
+from codyra.engine.loop import Loop
+from codyra.engine.plan import Estimate, Plan, check_disk, estimate, make_plan
+from codyra.engine.progress import Narrator, duration, size
+from codyra.errors import UserError
+from codyra.families import load_family
+from codyra.methods import build_method
+from codyra.update import TaskUpdate, compose, write_weights
+
+
+class Run:
+    """A run folder, read: what was measured and what each task left behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = RunFolder(folder)
+        self._view = read_run(folder)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies."""
+        return self._folder.path
+
+    @property
+    def task_names(self) -> list[str]:
+        """Tasks in the order they are learnt."""
+        return list(self._view.accuracy.tasks)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """metrics.json; empty while the run is unfinished."""
+        return dict(self._folder.read_json("metrics.json"))
+
+    @property
+    def accuracy(self) -> list[results.Cells]:
+        """R[i][j], percent: score of task j after task i, as `codyra.metrics` takes it (no zero-shot row)."""
+        return [list(row) for row in self._view.accuracy.rows]
+
+    @property
+    def zero_shot(self) -> results.Cells:
+        """Score of every task before the first was learnt, percent."""
+        return list(self._view.accuracy.zero_shot or ())
+
+    @property
+    def updates(self) -> list[TaskUpdate]:
+        """One per finished task, loaded from disk at every call."""
+        names = self.task_names
+        return [
+            self._folder.read_update(index, names[index])
+            for index in range(self._folder.finished_tasks(names))
+        ]
+
+    def model(self, after: int | None = None) -> nn.Module:
+        """The plain transformers network after the first `after` tasks (all finished ones by default; 0 = base).
+
+        Raises:
+            UserError: fewer tasks are finished.
+        """
+        updates = self.updates
+        if after is None:
+            after = len(updates)
+        if not 0 <= after <= len(updates):
+            raise UserError(
+                f"{self.folder}: {len(updates)} tasks are finished; after={after} is not among 0..{len(updates)}"
+            )
+        config = load_config(self.folder / "config.yaml")
+        family, method = load_family(model_path(config)), build_method(config.method)
+        targets = family.target_modules(method.targets) if method.targets is not None else []
+        touched = method.adapter.touched(targets, family.full_parameters())
+        base = {name: family.net.get_parameter(name).detach().clone() for name in touched}
+        write_weights(family.net, compose(family.net, base, updates[:after]))
+        return family.net
+
+
+def default_out(config: RunConfig) -> Path:
+    """runs/<config name>-<n>, n the first number that is not taken."""
+    number = 1
+    while (Path("runs") / f"{config.name}-{number}").exists():
+        number += 1
+    return Path("runs") / f"{config.name}-{number}"
+
+
+def run(
+    config: str | Path | Mapping[str, Any] | RunConfig,
+    out: str | Path | None = None,
+    *,
+    overrides: Iterable[str] = (),
+    narrator: Narrator | None = None,
+) -> Run:
+    """Learn a stream of tasks, or continue where an unfinished run in `out` stopped, or show a finished one.
+
+    Args:
+        config: YAML file, preset name, mapping, or RunConfig.
+        out: the run folder; runs/<config name>-<n> by default.
+        overrides: `a.b=c` strings, as --set takes them.
+        narrator: who tells what is going on; prints by default.
+
+    Raises:
+        UserError: anything the caller must change; what was learnt is kept.
+        GuardRefused: the guard of the config did not accept an update.
+    """
+    resolved = load_config(config, overrides)
+    folder = RunFolder(Path(out) if out is not None else default_out(resolved))
+    narrator = narrator or Narrator()
+    folder.check_config(resolved)
+    if folder.is_finished():
+        narrator.say(f"{folder.path}: this run is finished")
+        return Run(folder.path)
+    main = PartialState().is_main_process
+    with only_writer(folder.path) if main else nullcontext() as gone:
+        if gone:
+            narrator.say(f"{folder.path}: taking over from {gone}, which is gone")
+        folder.check_config(resolved)  # again, now that nobody else can change it
+        learn(resolved, folder, narrator if main else Narrator(quiet=True))
+    return Run(folder.path)
+
+
+def learn(config: RunConfig, folder: RunFolder, narrator: Narrator) -> None:
+    """Bring a run folder whose lock is held to its end."""
+    plan = make_plan(config, _stored_shots(folder, config), narrator)
+    done = folder.finished_tasks(plan.task_names)
+    say_estimate(plan, folder, estimate(plan, len(plan.tasks) - done), narrator)
+    Loop(plan, folder, narrator).go()
+
+
+def dry_run(config: RunConfig, out: Path | None, narrator: Narrator) -> None:
+    """Every check of `run` and its estimate; nothing is written."""
+    folder = RunFolder(out if out is not None else default_out(config))
+    folder.check_config(config)
+    plan = make_plan(config, _stored_shots(folder, config), narrator)
+    done = folder.finished_tasks(plan.task_names)
+    say_estimate(plan, folder, estimate(plan, len(plan.tasks) - done), narrator)
+    narrator.say("dry run: every check passed, nothing was written")
+
+
+def say_estimate(plan: Plan, folder: RunFolder, cost: Estimate, narrator: Narrator) -> None:
+    """Tell what is about to happen and refuse what the disk cannot hold."""
+    check_disk(folder.path, cost.disk_bytes)
+    steps = sorted({plan.num_steps(index) for index in range(len(plan.tasks))})
+    budget = f"{steps[0]} steps" if len(steps) == 1 else f"{steps[0]}-{steps[-1]} steps"
+    narrator.say(
+        f"{plan.method.name} on {plan.config.model.name}: {len(plan.tasks)} tasks x {budget}, batch "
+        f"{plan.config.train.batch_size}, on {plan.accelerator.device}; about {duration(cost.seconds)}, "
+        f"{size(cost.memory_bytes)} of memory, {size(cost.disk_bytes)} of disk -> {folder.path}"
+    )
+
+
+def _stored_shots(folder: RunFolder, config: RunConfig) -> dict[str, dict[str, Any]]:
+    """Few-shot choices of an earlier attempt at this run; they win over the generator."""
+    spec = config.stream
+    names = [task.name for task in spec.tasks if spec.only is None or task.name in spec.only]
+    stored = {
+        name: folder.read_json(folder.task_folder(index, name) / "shots.json")
+        for index, name in enumerate(names)
+    }
+    return {name: shots for name, shots in stored.items() if shots}
