@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codyra.engine import loop
+import codyra
 from codyra.engine.progress import Narrator
 from codyra.history.checkout import checkout
 from conftest import TASKS
@@ -21,7 +21,7 @@ METHODS = {
 
 
 def learn(config: dict, out: Path, *overrides: str) -> Path:
-    return loop.run(config, out, overrides=overrides, narrator=Narrator(quiet=True)).folder
+    return codyra.run(config, out, overrides=overrides, narrator=Narrator(quiet=True)).folder
 
 
 def write_table(folder: Path, classes: list[str], seed: int) -> Path:

@@ -42,8 +42,10 @@ def select_tasks(
         names: of all tasks of the run, learnt or not.
 
     Raises:
-        UserError: both are given, a task is not learnt, or `tasks` do not stand in their order.
+        UserError: both are given, a task is not learnt, `tasks` do not stand in their order, or an interrupted
+            revert left the folder half way.
     """
+    folder.check_not_pending()
     learnt = folder.finished_tasks(names)
     if after is not None and tasks is not None:
         raise UserError("give the number of tasks (after) or the tasks themselves (tasks), not both")
