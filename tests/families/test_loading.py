@@ -367,3 +367,23 @@ def test_a_real_sentence_encoder(tmp_path):
     assert similar[0, 1] > 0.6 > similar[0, 2]
     family.save(tmp_path)
     assert load_family(ModelSpec(name=str(tmp_path))).fingerprint() == family.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        '[{"type": "a.Pooling", "path": "../elsewhere"}]',
+        '[{"type": "a.Pooling", "path": "/elsewhere"}]',
+        '[{"path": ""}]',
+        '["Pooling"]',
+        "{",
+    ],
+)
+def test_sentence_transformers_files_that_lead_elsewhere_or_are_damaged(saved, tmp_path, modules):
+    directory = shutil.copytree(saved("bert"), tmp_path / "model")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/config.json").write_text('{"pooling_mode": "mean"}')
+    (directory / "modules.json").write_text(modules)
+    with pytest.raises(UserError, match="sentence-transformers files") as caught:
+        load_family(ModelSpec(name=str(directory)))
+    assert "\n" not in str(caught.value)

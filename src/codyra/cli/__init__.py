@@ -17,7 +17,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (learn.demo, learn.run, learn.report, walk.history, change.append, change.revert):
+for command in (
+    learn.demo,
+    learn.run,
+    learn.report,
+    walk.history,
+    walk.checkout,
+    walk.export,
+    walk.predict,
+    walk.verify,
+    change.append,
+    change.revert,
+):
     app.command()(command)
 
 

@@ -20,9 +20,9 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def continue_with(*words: str) -> Iterator[None]:
+def continue_with(*words: str, kept: str = "finished tasks are kept") -> Iterator[None]:
     """Say on Ctrl-C which command goes on; inside a command, because typer ends on Ctrl-C without a word."""
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(f"finished tasks are kept; continue with: {shlex.join(words)}") from None
+        raise Interrupted(f"{kept}; continue with: {shlex.join(words)}") from None

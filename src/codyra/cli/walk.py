@@ -1,14 +1,22 @@
-"""Commands that walk through what a run has learnt: history."""
+"""Commands that walk through what a run has learnt: history, checkout, export, predict, verify."""
 
+import json
+import shlex
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from codyra.cli.console import console, figure
+from codyra.cli.console import console, continue_with, figure
+from codyra.errors import UserError
+
+if TYPE_CHECKING:
+    from codyra.history.predict import Guess
 
 
 def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
@@ -37,3 +45,132 @@ def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
     about = f"{run}: {view.manifest.method.name} on {view.manifest.base.name}, {view.manifest.status}"
     console.print(about, markup=False)
     console.print(table)
+
+
+def checkout(
+    run: Annotated[Path, typer.Argument(help="run folder")],
+    out: Annotated[Path, typer.Option(help="new directory for the model")],
+    after: Annotated[
+        int | None,
+        typer.Option(help="the model after this many tasks, 0 for the base model; default all", min=0),
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="instead: the base model plus the updates of these tasks, as in 1,3")
+    ] = None,
+) -> None:
+    """Write a model of a run as a plain transformers directory, with a model card and its classes."""
+    chosen = _task_numbers(tasks)
+    with _again():
+        from codyra.history.checkout import checkout as write_checkout
+        from codyra.history.markdown import numbered
+
+        selection = write_checkout(run, out, after, chosen)
+    what = f"the base model plus {numbered(selection.merged)}" if selection.merged else "the base model"
+    console.print(f"{out}: {what}", markup=False)
+    for note in selection.notes():
+        console.print(note, markup=False)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="run folder")],
+    task: Annotated[int, typer.Option(help="number of the task, from 1", min=1)],
+    out: Annotated[Path, typer.Option(help="new directory for the adapter")],
+    pad: Annotated[
+        bool, typer.Option("--pad", help="one rank for all modules, filled up with zeros that change nothing")
+    ] = False,
+) -> None:
+    """Write the adapter of one task in the standard format of peft, with a card that says what it stands on."""
+    with _again():
+        from codyra.history.export import export as write_export
+
+        exported = write_export(run, task, out, pad)
+    smallest, largest = exported.ranks
+    ranks = f"rank {largest}" if smallest == largest else f"ranks {smallest} to {largest}"
+    console.print(
+        f"{out}: adapter of task {task}, {exported.modules} modules, {ranks}, alpha = rank", markup=False
+    )
+    if exported.server_rank is not None:
+        console.print(f"a server needs --max-lora-rank {exported.server_rank}", markup=False)
+    if exported.presupposes:
+        command = ["codyra", "checkout", str(run), "--after", str(exported.presupposes), "--out", "DIR"]
+        console.print(f"it belongs on the model of: {shlex.join(command)}", markup=False)
+
+
+def predict(
+    checkout: Annotated[Path, typer.Argument(help="directory that `codyra checkout` wrote")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="image files, or texts, by what the model reads; - reads texts line by line"),
+    ],
+    top: Annotated[int, typer.Option(help="classes shown per input", min=1)] = 5,
+    label_space: Annotated[
+        str | None, typer.Option(help="all, learnt, or a task's name; default what the run was scored in")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """The classes nearest to pictures or texts, with their softmax scores in percent."""
+    from codyra.history.predict import predict as nearest
+
+    examples = [example for item in inputs for example in (_lines_of_stdin() if item == "-" else [item])]
+    guesses = nearest(checkout, examples, label_space, top)
+    if as_json:
+        typer.echo(json.dumps([_record(*pair) for pair in zip(examples, guesses, strict=True)], indent=2))
+        return
+    for example, nearest_classes in zip(examples, guesses, strict=True):
+        console.print(example, markup=False)
+        for guess in nearest_classes:
+            names = ", ".join(f"{name} ({task})" for task, name in guess.classes)
+            console.print(f"  {guess.percent:5.1f} %  {names}", markup=False)
+
+
+def verify(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
+    """Check that a run folder is what the run wrote and still gives the models that were scored."""
+    from codyra.history.verify import verify as findings
+
+    faults = 0
+    for finding in findings(run):
+        faults += finding.ok is False
+        mark = {True: "ok  ", False: "FAIL", None: "note"}[finding.ok]
+        console.print(f"{mark}  {finding.text}", markup=False)
+    if faults:
+        raise UserError(
+            f"{run}: {faults} faults; restore these files from a copy, or run the experiment again"
+        )
+
+
+def _record(example: str, guesses: list["Guess"]) -> dict[str, object]:
+    return {
+        "input": example,
+        "guesses": [
+            {
+                "percent": guess.percent,
+                "prompt": guess.prompt,
+                "classes": [{"task": task, "class": name} for task, name in guess.classes],
+            }
+            for guess in guesses
+        ],
+    }
+
+
+def _lines_of_stdin() -> list[str]:
+    try:
+        lines = sys.stdin.buffer.read().decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"standard input is not UTF-8 ({error.reason} at byte {error.start}); convert it"
+        ) from None
+    return [line for line in lines if line.strip()]
+
+
+def _task_numbers(tasks: str | None) -> list[int] | None:
+    if tasks is None:
+        return None
+    try:
+        return [int(number) for number in tasks.split(",")]
+    except ValueError:
+        raise UserError(f"--tasks {tasks}: give numbers from 1 with commas between them, as in 1,3") from None
+
+
+def _again() -> AbstractContextManager[None]:
+    """On Ctrl-C: nothing is there yet, and the same command makes it."""
+    return continue_with("codyra", *sys.argv[1:], kept="nothing was written")

@@ -59,10 +59,13 @@ class DualEncoder(ABC):
         model_type: as in the model's config.json.
         default_prompt: the prompt of a task that names none.
         context: longest text in tokens.
+        library_name, pipeline_tag: what the Hugging Face hub calls a saved model of this kind.
     """
 
     modality: Literal["image", "text"]
     default_prompt: str
+    library_name: str
+    pipeline_tag: str
 
     def __init__(self, net: nn.Module, tokenizer: Any, context: int):
         self.net = net
@@ -106,12 +109,20 @@ class DualEncoder(ABC):
         """The test examples of a task; kept in memory from one call to the next within a budget."""
 
     @abstractmethod
+    def loose_inputs(self, examples: Sequence[str | ImageFile]) -> EvaluationInputs:
+        """Examples that belong to no task, treated as test examples are; not kept in memory."""
+
+    @abstractmethod
     def sample(self, example: str | ImageFile) -> dict[str, Any]:
         """An example as a report shows it: {"text": str}, or {"image": Pillow image of at most 96 x 96}."""
 
     @abstractmethod
     def save(self, directory: Path) -> None:
         """Write a plain directory that transformers (or sentence-transformers) loads without codyra."""
+
+    @abstractmethod
+    def usage(self, prompts: Sequence[str]) -> str:
+        """Python code that classifies with what `save` wrote, run in its directory and without codyra."""
 
     # What all of them share
 
@@ -156,13 +167,20 @@ class DualEncoder(ABC):
                     f"task '{task.name}' has {task.modality} inputs but the model ({self.model_type}) reads "
                     f"{self.modality} inputs; choose another model or another data source"
                 )
-            lengths = self.tokenize(task.prompts).lengths
-            for class_name, length in zip(task.class_names, lengths, strict=True):
-                if length > self.context:
-                    raise UserError(
-                        f"task '{task.name}': the prompt of class '{class_name}' has {length} tokens but the "
-                        f"model reads {self.context}; shorten the prompt or the class name"
-                    )
+            self.check_prompts(task.name, task.class_names, task.prompts)
+
+    def check_prompts(self, task_name: str, class_names: Sequence[str], prompts: Sequence[str]) -> None:
+        """Look for a prompt that is longer than the model's context.
+
+        Raises:
+            UserError: there is one.
+        """
+        for class_name, length in zip(class_names, self.tokenize(prompts).lengths, strict=True):
+            if length > self.context:
+                raise UserError(
+                    f"task '{task_name}': the prompt of class '{class_name}' has {length} tokens but the "
+                    f"model reads {self.context}; shorten the prompt or the class name"
+                )
 
     def preview(self, task: ClassificationTask, count: int = 8) -> list[dict[str, Any]]:
         """{"label"} and `sample` of the first test example of each of the first `count` classes with any."""
@@ -228,13 +246,10 @@ class DualEncoder(ABC):
             own_ids = torch.tensor(list(dict.fromkeys(ids)), device=self.device)
             labels = torch.tensor(task.test.labels)
             inputs = self.test_inputs(task)
-            order = inputs.reading_order()
-            assert len(order) == len(labels), "test inputs were cached for another test set"
+            assert len(inputs.reading_order()) == len(labels), "test inputs were cached for another test set"
             correct = torch.zeros(2, dtype=torch.int64, device=self.device)
-            for positions in _chunks(order, batch_size):
-                batch = _to_device(inputs.test(positions), self.device)
+            for positions, cosines_NU in self._compare(inputs, prompts_UD, batch_size):
                 labels_N = labels[positions].to(self.device, non_blocking=True)
-                cosines_NU = cosines(unit_length(self.encode_inputs(batch)), prompts_UD)
                 predicted_N = cosines_NU.argmax(dim=1)
                 predicted_own_N = own_ids[cosines_NU[:, own_ids].argmax(dim=1)]
                 correct[0] += (predicted_N == pooled_C[labels_N]).sum()
@@ -244,6 +259,25 @@ class DualEncoder(ABC):
             pooled, own = correct.tolist()
             scores.append(TaskScore(task.name, len(labels), pooled, own))
         return scores
+
+    @torch.no_grad()
+    def compare(
+        self, examples: Sequence[str | ImageFile], prompts: Sequence[str], batch_size: int = 64
+    ) -> Tensor:
+        """Cosines (N, C), at least float32, of examples and prompts: what `score` takes the largest of."""
+        prompts_CD = self.prompt_features(prompts)
+        cosines_NC = prompts_CD.new_empty(len(examples), len(prompts))
+        for positions, cosines_of_batch in self._compare(self.loose_inputs(examples), prompts_CD, batch_size):
+            cosines_NC[positions] = cosines_of_batch
+        return cosines_NC
+
+    def _compare(
+        self, inputs: EvaluationInputs, prompts_CD: Tensor, batch_size: int
+    ) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """Batch by batch in reading order: the positions of its examples, and their cosines (N, C)."""
+        for positions in _chunks(inputs.reading_order(), batch_size):
+            batch = _to_device(inputs.test(positions), self.device)
+            yield positions, cosines(unit_length(self.encode_inputs(batch)), prompts_CD)
 
     def _credited(self, ids: Sequence[int], claimed: set[int], ties: str) -> Tensor:
         """The prompt that must be predicted for each class (C,); -1 where `ties` favours an earlier class.

@@ -34,6 +34,8 @@ class ImageTextEncoder(DualEncoder):
 
     modality = "image"
     default_prompt = "a photo of a {}."
+    library_name = "transformers"
+    pipeline_tag = "zero-shot-image-classification"
 
     def __init__(self, net: nn.Module, tokenizer: Any, image_processor: Any):
         config: Any = net.config
@@ -101,7 +103,12 @@ class ImageTextEncoder(DualEncoder):
 
     def test_inputs(self, task: ClassificationTask) -> EvaluationImages:
         return EvaluationImages(
-            self.transform, task.test, self._test_pixels, key=(task.name, task.fingerprint)
+            self.transform, task.test.inputs, self._test_pixels, key=(task.name, task.fingerprint)
+        )
+
+    def loose_inputs(self, examples: Sequence[str | ImageFile]) -> EvaluationImages:
+        return EvaluationImages(
+            self.transform, examples, MemoryCache(0, lambda pixels: pixels.nbytes), key=()
         )
 
     def sample(self, example: str | ImageFile) -> dict[str, Any]:
@@ -112,3 +119,21 @@ class ImageTextEncoder(DualEncoder):
 
     def save(self, directory: Path) -> None:
         save_directory(directory, self.net, self.tokenizer, self.image_processor)
+
+    def usage(self, prompts: Sequence[str]) -> str:
+        padding = '"max_length"' if self.model_type == "siglip" else "True"
+        return f"""\
+import torch
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+folder = "."  # this folder, or its id once it is on a hub
+model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+prompts = {list(prompts)!r}
+image = Image.new("RGB", (224, 224))  # yours: Image.open("picture.jpg").convert("RGB")
+inputs = processor(text=prompts, images=image, padding={padding}, return_tensors="pt")
+with torch.no_grad():
+    shares = model(**inputs).logits_per_image.softmax(dim=1)[0]
+for prompt, share in zip(prompts, shares.tolist()):
+    print(f"{{100 * share:.1f}} %  {{prompt}}")
+"""

@@ -182,10 +182,14 @@ class EvaluationImages:
     """Test images, transformed once and kept in `cache` from one scoring to the next."""
 
     def __init__(
-        self, transform: ImageTransform, split: TaskSplit, cache: MemoryCache[Tensor], key: tuple[str, ...]
+        self,
+        transform: ImageTransform,
+        files: Sequence[str | ImageFile],
+        cache: MemoryCache[Tensor],
+        key: tuple[str, ...],
     ):
         self._transform = transform
-        self._files = split.inputs
+        self._files = files
         self._cache = cache
         self._key = key
 

@@ -84,7 +84,12 @@ def load_family(spec: ModelSpec) -> DualEncoder:
             raise UserError(
                 f"model '{spec.name}' is quantised and cannot take merged updates; use its full weights"
             )
-        sentence_files = {} if config.model_type in IMAGE_TEXT_TYPES else _sentence_files(spec)
+        try:
+            sentence_files = {} if config.model_type in IMAGE_TEXT_TYPES else _sentence_files(spec)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise _load_error(spec, "set of sentence-transformers files", error) from error
         net = _load_weights(spec)
         tokenizer = _load(spec, "tokenizer", transformers.AutoTokenizer)
         if config.model_type in IMAGE_TEXT_TYPES:
@@ -237,6 +242,8 @@ def _sentence_files(spec: ModelSpec) -> dict[str, bytes]:
         return {}
     for position, module in enumerate(modules):
         kind = module["type"].rsplit(".", 1)[-1]
+        if not re.fullmatch(r"[\w-]*", module["path"]):  # its files are handed on under this name
+            raise ValueError(f"modules.json: {module['path']!r} is no folder of the model")
         if kind == "Pooling":
             modes = _pooling_modes(fetch(f"{module['path']}/config.json"))
             if modes != ["mean"]:

@@ -38,6 +38,8 @@ class SentenceEncoder(DualEncoder):
         super().__init__(net, tokenizer, context)
         self._lowercase = lowercase
         self._files = files
+        self.library_name = "sentence-transformers" if files else "transformers"
+        self.pipeline_tag = "sentence-similarity" if files else "feature-extraction"
         self._test_tokens: dict[tuple[str, str], TokenTable] = {}
 
     @property
@@ -84,6 +86,9 @@ class SentenceEncoder(DualEncoder):
             self._test_tokens[key] = self._examples(task.test.inputs)
         return Texts(self._test_tokens[key])
 
+    def loose_inputs(self, examples: Sequence[str | ImageFile]) -> "Texts":
+        return Texts(self._examples(examples))
+
     def _examples(self, inputs: Sequence[str | ImageFile]) -> TokenTable:
         texts = [text for text in inputs if isinstance(text, str)]
         assert len(texts) == len(inputs), "an image among texts; DualEncoder.check looks at the modality"
@@ -94,6 +99,31 @@ class SentenceEncoder(DualEncoder):
 
     def save(self, directory: Path) -> None:
         save_directory(directory, self.net, self.tokenizer, files=self._files)
+
+    def usage(self, prompts: Sequence[str]) -> str:
+        lowered = "[text.lower() for text in texts]" if self._lowercase else "texts"
+        return f"""\
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+folder = "."  # this folder, or its id once it is on a hub
+model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+def embed(texts):
+    batch = tokenizer({lowered}, padding=True, truncation=True, max_length={self.context}, return_tensors="pt")
+    with torch.no_grad():
+        tokens = model(**batch).last_hidden_state
+    mask = batch["attention_mask"].unsqueeze(-1)
+    return torch.nn.functional.normalize((tokens * mask).sum(dim=1) / mask.sum(dim=1))
+
+
+prompts = {list(prompts)!r}
+texts = ["a text of yours"]
+shares = ({LOGIT_SCALE} * embed(texts) @ embed(prompts).T).softmax(dim=1)[0]
+for prompt, share in zip(prompts, shares.tolist()):
+    print(f"{{100 * share:.1f}} %  {{prompt}}")
+"""
 
 
 class Texts:

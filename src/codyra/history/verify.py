@@ -127,7 +127,9 @@ def _strangers(folder: RunFolder, listed: Iterable[str]) -> Iterator[Finding]:
     for file in sorted(folder.path.rglob("*")):
         path = file.relative_to(folder.path)
         of_task = path.parts[0] == "tasks" and len(path.parts) == 3 and file.name in checksums.TASK_FILES
-        underway = path.parts[0] == "tasks" and len(path.parts) == 4 and path.parts[2] in (CHECKPOINT, CANDIDATE)
+        underway = (
+            path.parts[0] == "tasks" and len(path.parts) == 4 and path.parts[2] in (CHECKPOINT, CANDIDATE)
+        )
         if file.is_dir() or path.as_posix() in known or of_task or underway:
             continue
         if files.is_temporary(file.name):

@@ -1,7 +1,7 @@
 """What a task leaves behind (task_update.py), its files (storage.py), and weights made from it (merge.py)."""
 
 from codyra.update.merge import compose, consolidate, distance, rounding_loss, unwrap, write_weights
-from codyra.update.storage import Kind
+from codyra.update.storage import Kind, save_adapter
 from codyra.update.task_update import TaskUpdate
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "consolidate",
     "distance",
     "rounding_loss",
+    "save_adapter",
     "unwrap",
     "write_weights",
 ]

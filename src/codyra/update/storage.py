@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.nn.functional import pad as pad_zeros
 
 from codyra import files
 from codyra.errors import UserError
@@ -41,11 +42,7 @@ def save(update: "TaskUpdate", directory: Path, base_model: str | None, revision
     """Write the files one by one, each atomically; ranks.json, which says what must be there, comes last."""
     written = set()
     if update.factors:
-        weights: dict[str, Tensor] = {}
-        for name, factors in update.factors.items():
-            weights |= dict(zip(_keys(name), factors, strict=True))
-        _write_tensors(directory / ADAPTER_WEIGHTS, weights)
-        files.write_json(directory / ADAPTER_CONFIG, _adapter_config(update, base_model, revision))
+        save_adapter(update, directory, base_model, revision)
         written = {ADAPTER_WEIGHTS, ADAPTER_CONFIG}
     if update.tensors:
         _write_tensors(directory / TENSORS, update.tensors)
@@ -53,6 +50,26 @@ def save(update: "TaskUpdate", directory: Path, base_model: str | None, revision
     for stale in {ADAPTER_WEIGHTS, ADAPTER_CONFIG, TENSORS} - written:
         (directory / stale).unlink(missing_ok=True)
     files.write_json(directory / RANKS, _rank_table(update))
+
+
+def save_adapter(
+    update: "TaskUpdate", directory: Path, base_model: str | None, revision: str | None, *, pad: bool = False
+) -> None:
+    """Write the adapter of an update with factors, and nothing else.
+
+    Args:
+        pad: fill A with rows and B with columns of zeros, which add nothing, up to the largest rank, so that every
+            module has the same one and the config needs no pattern of ranks.
+    """
+    factors, config = update.factors, _adapter_config(update, base_model, revision)
+    if pad:
+        factors = {name: _padded(A_KD, B_OK, config["r"]) for name, (A_KD, B_OK) in factors.items()}
+        config |= {"alpha_pattern": {}, "rank_pattern": {}}
+    weights: dict[str, Tensor] = {}
+    for name, pair in factors.items():
+        weights |= dict(zip(_keys(name), pair, strict=True))
+    _write_tensors(directory / ADAPTER_WEIGHTS, weights)
+    files.write_json(directory / ADAPTER_CONFIG, config)
 
 
 def load_fields(directory: Path) -> dict[str, Any]:
@@ -97,6 +114,11 @@ def has_lookalikes(targets: Iterable[str], names: Iterable[str]) -> bool:
         name not in targets and any(name[dot.end() :] in targets for dot in re.finditer(r"\.", name))
         for name in names
     )
+
+
+def _padded(A_KD: Tensor, B_OK: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    missing = rank - len(A_KD)
+    return pad_zeros(A_KD, (0, 0, 0, missing)), pad_zeros(B_OK, (0, missing))
 
 
 def _keys(module: str) -> tuple[str, str]:

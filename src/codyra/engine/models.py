@@ -1,0 +1,86 @@
+"""Models of a run, re-composed: its base model with the updates of learnt tasks in it.
+
+The base model and the ordered updates are the source of truth of a run; every other model is computed from them
+here, exactly as it was computed when it was scored. Tasks are numbered from 1, as people count them.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from codyra.engine.config import model_path, parse_config
+from codyra.engine.folder import RunFolder
+from codyra.engine.folder_reader import RunView
+from codyra.errors import UserError
+from codyra.families import DualEncoder, load_family
+from codyra.reading import within
+from codyra.update import TaskUpdate, compose, write_weights
+
+
+def load_base(view: RunView) -> DualEncoder:
+    """The base model of a run, on the CPU.
+
+    Raises:
+        UserError: the model cannot be loaded, or has other weights than when the run began.
+    """
+    config = parse_config(view.config, f"config.yaml of {view.name}")
+    family = load_family(model_path(config))
+    found, expected = family.fingerprint(), view.manifest.base.sha256
+    if found != expected:
+        raise UserError(
+            f"model '{config.model.name}' has other weights than when run {view.name} began (SHA-256 "
+            f"{str(expected)[:12]} then, {found[:12]} now); put the former weights back in its place"
+        )
+    return family
+
+
+def select_tasks(
+    folder: RunFolder, names: Sequence[str], after: int | None = None, tasks: Sequence[int] | None = None
+) -> list[int]:
+    """Numbers of the tasks that a model is made of: the first `after` ones, or `tasks`, or all that are learnt.
+
+    Args:
+        names: of all tasks of the run, learnt or not.
+
+    Raises:
+        UserError: both are given, a task is not learnt, `tasks` do not stand in their order, or an interrupted
+            revert left the folder half way.
+    """
+    folder.check_not_pending()
+    learnt = folder.finished_tasks(names)
+    if after is not None and tasks is not None:
+        raise UserError("give the number of tasks (after) or the tasks themselves (tasks), not both")
+    if tasks is None:
+        count = learnt if after is None else after
+        if count < 0:
+            raise UserError(f"after: {count} is no number of tasks; 0 is the base model")
+        tasks = range(1, count + 1)
+    if any(earlier >= later for earlier, later in pairwise(tasks)):
+        raise UserError(
+            f"tasks {','.join(map(str, tasks))}: give each task once and in the order of the stream"
+        )
+    for number in tasks:
+        if not 1 <= number <= learnt:
+            there = ", ".join(f"{n} ({name})" for n, name in enumerate(names[:learnt], start=1)) or "none"
+            raise UserError(f"{folder.path}: task {number} is not learnt; learnt so far: {there}")
+    return list(tasks)
+
+
+def read_updates(folder: RunFolder, names: Sequence[str], numbers: Iterable[int]) -> Iterable[TaskUpdate]:
+    """What these tasks left behind, read one at a time.
+
+    Raises:
+        UserError: a file is missing or damaged, or lies outside the run folder.
+    """
+    for number in numbers:
+        yield TaskUpdate.load(within(folder.path, folder.task_folder(number - 1, names[number - 1])))
+
+
+def recompose(family: DualEncoder, folder: RunFolder, names: Sequence[str], numbers: Sequence[int]) -> None:
+    """Put the updates of these tasks (from `select_tasks`) into a freshly loaded base model, in place.
+
+    Raises:
+        UserError: an update is missing, damaged, or does not fit the model.
+    """
+    base = dict(family.net.named_parameters())
+    weights = compose(family.net, base, read_updates(folder, names, numbers))
+    write_weights(family.net, {name: weight for name, weight in weights.items() if weight is not base[name]})

@@ -1,0 +1,90 @@
+"""codyra.json: what a checkout knows beside its weights, so that it can be used without the run."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from codyra import files
+from codyra.errors import UserError
+from codyra.reading import damaged, read_json
+
+FILE = "codyra.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Base:
+    """The pre-trained model: its name without any path, and the SHA-256 of its parameters."""
+
+    name: str
+    revision: str | None
+    sha256: str
+    dtype: Literal["float32", "bfloat16", "float16", "float64"]
+
+
+@dataclass(frozen=True)
+class CheckoutTask:
+    """One task of the run: its classes in label order, the prompt of each and the template they come from.
+
+    `learnt` is True when the weights of the checkout have learnt it.
+    """
+
+    name: str
+    prompt: str
+    classes: tuple[str, ...]
+    prompts: tuple[str, ...]
+    learnt: bool
+
+
+@dataclass(frozen=True)
+class About:
+    """The content of codyra.json.
+
+    `merged` are the numbers, from 1, of the tasks whose updates were added to the base model; `scored_in` is the
+    label space of the run's scores; `codyra` is the version that made the checkout.
+    """
+
+    format: int
+    codyra: str
+    run: str
+    method: str
+    base: Base
+    merged: tuple[int, ...]
+    scored_in: Literal["all", "task"]
+    tasks: tuple[CheckoutTask, ...]
+
+
+def write_about(folder: Path, about: About) -> None:
+    """Write codyra.json into `folder`."""
+    files.write_json(folder / FILE, asdict(about))
+
+
+def read_about(folder: Path) -> About:
+    """Read codyra.json of a checkout.
+
+    Raises:
+        UserError: `folder` is no checkout, or the file is damaged or of another format.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        raise UserError(
+            f"{folder} is no checkout (no {FILE} in it); make one with `codyra checkout RUN --out DIR`"
+        )
+    content = read_json(file)
+    if isinstance(content, dict) and content.get("format") != FORMAT:
+        raise UserError(
+            f"{folder} has checkout format {content.get('format')!r:.40}, this codyra reads {FORMAT}; update codyra"
+        )
+    try:
+        about = TypeAdapter(About).validate_python(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        damaged(file, f"{'.'.join(map(str, first['loc'])) or 'top level'}: {first['msg']}")
+    if not about.tasks:
+        damaged(file, "it has no tasks")
+    for task in about.tasks:
+        if not task.classes or len(task.classes) != len(task.prompts):
+            damaged(file, f"task {task.name} has {len(task.classes)} classes and {len(task.prompts)} prompts")
+    return about

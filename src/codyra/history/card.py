@@ -1,0 +1,157 @@
+"""The model card of a checkout: how to use it, where it comes from, what it discloses."""
+
+from pathlib import Path
+
+from codyra.engine.folder import RunFolder
+from codyra.engine.folder_reader import RunView
+from codyra.families import DualEncoder
+from codyra.history.about import FILE, About
+from codyra.history.disclosure import disclosure
+from codyra.history.markdown import DASH, code_block, figure, front_matter, numbered, table, text
+from codyra.history.names import data_name, hub_id
+from codyra.history.selection import Selection
+from codyra.reading import read_json
+
+SNIPPET_PROMPTS = 4
+
+
+def model_card(run: Path, view: RunView, family: DualEncoder, selection: Selection, about: About) -> str:
+    """README.md of a checkout, with the metadata block that the Hugging Face hub reads."""
+    sections = [
+        _metadata(view, family),
+        f"# {text(about.run)}, {_state(view, selection)}",
+        _what_it_is(view, selection, family.model_type),
+        "## Use",
+        _use(family, about),
+        "## Where it comes from",
+        _provenance(view, about),
+        _tasks(run, view, selection, about),
+        disclosure(run, view),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _metadata(view: RunView, family: DualEncoder) -> str:
+    return front_matter(
+        library_name=family.library_name,
+        pipeline_tag=family.pipeline_tag,
+        base_model=hub_id(view),
+        tags=list(dict.fromkeys(["codyra", "continual-learning", view.manifest.method.name])),
+    )
+
+
+def _state(view: RunView, selection: Selection) -> str:
+    if selection.after is None:
+        return numbered(selection.merged)
+    if not selection.after:
+        return "base model"
+    return f"after task {selection.after} of {len(view.accuracy.tasks)}"
+
+
+def _what_it_is(view: RunView, selection: Selection, model_type: str) -> str:
+    kind = f"A plain `{model_type}` model of the transformers library"
+    if not selection.merged:
+        return f"{kind}: the base model that the run started from, unchanged. {_presupposes(view)}"
+    learnt = [view.accuracy.tasks[number - 1] for number in selection.contained]
+    sentences = [
+        f"{kind} that learnt {', '.join(map(text, learnt))}: the base model plus the stored "
+        f"{'update' if len(selection.merged) == 1 else 'updates'} of {numbered(selection.merged)}, summed and "
+        "rounded once.",
+        *selection.notes(),
+        _presupposes(view),
+    ]
+    return " ".join(sentences)
+
+
+def _presupposes(view: RunView) -> str:
+    return "The run keeps one update per task; " + (
+        "they are states of one adapter, each of which replaces the one before."
+        if any(task.ranks and task.ranks.kind == "cumulative" for task in view.tasks)
+        else "that of task t was trained on top of tasks 1 to t-1 and presupposes them."
+    )
+
+
+def _use(family: DualEncoder, about: About) -> str:
+    prompts = [prompt for task in about.tasks for prompt in task.prompts][:SNIPPET_PROMPTS]
+    what = "picture.jpg" if family.modality == "image" else '"a text"'
+    return (
+        f"With transformers alone, in this folder:\n\n{code_block('python', family.usage(prompts))}\n\n"
+        f"`{FILE}` holds the classes and prompts of all tasks. With codyra installed, "
+        f"`codyra predict . {what}` reads them and prints the nearest classes."
+    )
+
+
+def _provenance(view: RunView, about: About) -> str:
+    manifest = view.manifest
+    versions = ", ".join(f"{text(name)} {text(version)}" for name, version in manifest.versions.items())
+    rows = [
+        ("base model", f"{text(about.base.name)}, revision {text(about.base.revision or 'not given')}"),
+        ("SHA-256 of its parameters", f"`{text(about.base.sha256)}`"),
+        ("run", f"{text(view.name)}, {manifest.status}, seed {manifest.seed}"),
+        ("method", text(manifest.method.name)),
+        ("learnt with", versions),
+        ("written by", f"codyra {about.codyra}"),
+    ]
+    return table(("", ""), rows)
+
+
+def _tasks(run: Path, view: RunView, selection: Selection, about: About) -> str:
+    """Every task of the run: scores before, right after and in this state, size of its update, its data."""
+    scores = view.accuracy
+    states = [scores.zero_shot, *scores.rows]
+    # The table is written after the scores of a task: a run killed in between has one row less.
+    after = selection.after
+    here = states[after] if after is not None and after < len(states) else None
+    rows, data = [], []
+    for index, entry in enumerate(view.manifest.data):
+        number = index + 1
+        rows.append(
+            (
+                str(number),
+                text(entry.task),
+                "yes" if number in selection.contained else "no",
+                figure(scores.zero_shot and scores.zero_shot[index], 2),
+                figure(scores.rows[index][index] if index < len(scores.rows) else None, 2),
+                figure(here and here[index], 2),
+                *_update(run, view, number),
+            )
+        )
+        counts = (str(entry.classes), str(entry.train), str(entry.test))
+        data.append((str(number), text(data_name(entry.source)), *counts, text(entry.fingerprint)))
+    space = "all tasks" if about.scored_in == "all" else "the task itself"
+    unscored = "" if here else " This state has no scores."
+    head = (
+        "",
+        "task",
+        "learnt here",
+        "zero-shot",
+        "right after it",
+        "here",
+        "mean rank",
+        "max",
+        "size",
+        "guard",
+    )
+    return (
+        f"Tasks in the order of the stream. Accuracy on the scored split in percent, among the classes of {space}: "
+        f"before the stream, right after the task, and in this state.{unscored} Ranks kept per adapted module; size "
+        "is the Frobenius norm of the task's update; guard is the factor by which a guard shrank it.\n\n"
+        f"{table(head, rows)}\n\n"
+        f"{table(('', 'data', 'classes', 'training', 'test', 'fingerprint'), data)}"
+    )
+
+
+def _update(run: Path, view: RunView, number: int) -> tuple[str, str, str, str]:
+    """Mean and largest rank kept over all adapted modules, norm of the update, factor of the guard."""
+    ranks = next((task.ranks for task in view.tasks if task.number == number), None)
+    if ranks is None:
+        return (DASH,) * 4
+    kept = [module.kept for module in ranks.modules.values() if module.kept is not None]
+    guard = run / RunFolder(run).task_folder(number - 1, view.accuracy.tasks[number - 1]) / "guard.json"
+    verdict = read_json(guard) if guard.is_file() else None
+    return (
+        figure(sum(kept) / len(kept) if kept else None, 2),
+        str(max(kept)) if kept else DASH,
+        figure(ranks.norm, 4),
+        figure(verdict.get("factor") if isinstance(verdict, dict) else None, 4),
+    )

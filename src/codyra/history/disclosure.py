@@ -1,0 +1,44 @@
+"""What of the data and the machine a checkout and its run folder would give away."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from codyra.engine.folder_reader import RunView
+from codyra.history.names import is_local
+
+
+def disclosure(run: Path, view: RunView) -> str:
+    """The section of a card that says it, after a look at what is really there."""
+    held = "\n".join(f"- {item}" for item in _held_by_the_run(run, view))
+    return (
+        "## What sharing this discloses\n\n"
+        "This folder holds weights that were trained on the data, the names of all tasks and classes with their "
+        "prompts (also of tasks that are not learnt here), scores, and the name and fingerprint of every data set. "
+        "It holds no path, no example and no picture. Nobody has tested what could be read out of the weights.\n\n"
+        f"The folder of the run it was made from holds more:\n\n{held}"
+    )
+
+
+def _held_by_the_run(run: Path, view: RunView) -> Iterator[str]:
+    optional = {
+        "data_dir": view.config.get("data_dir"),
+        "model.name": is_local(view),
+        "guard.data": view.config.get("guard"),
+    }
+    keys = ["root", "stream.tasks[].data", *(key for key, present in optional.items() if present)]
+    yield f"`config.yaml`: where the data lie, under {', '.join(f'`{key}`' for key in keys)}"
+    where = "`data[].source` and `base.name`" if is_local(view) else "`data[].source`"
+    yield f"`manifest.json`: the same under {where}; the machine and the times of the run"
+    if is_local(view) and any(run.glob("tasks/*/adapter_config.json")):
+        yield "`tasks/*/adapter_config.json`: where the base model lay"
+    examples = [example for task in view.samples for example in task.examples]
+    pictures = sum(example.image is not None for example in examples)
+    if examples:
+        files = ["`samples.json`", *(["`samples/`"] if pictures else [])]
+        files += ["`report.html`"] if (run / "report.html").is_file() else []
+        what = f"{pictures} test pictures" if pictures else f"{len(examples)} test examples as text"
+        yield f"{', '.join(files)}: {what} with their labels"
+    if any(run.glob("tasks/*/shots.json")):
+        yield "`tasks/*/shots.json`: which positions of the training files were used"
+    if any(run.glob("tasks/*/train.jsonl")):
+        yield "`tasks/*/train.jsonl`: the loss of every training step"

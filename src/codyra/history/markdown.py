@@ -1,0 +1,42 @@
+"""The little Markdown that cards are made of."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import yaml
+
+DASH = "-"
+
+
+def front_matter(**entries: object) -> str:
+    """The metadata block at the head of a card; entries that are None are left out."""
+    known = {key: entry for key, entry in entries.items() if entry is not None}
+    return f"---\n{yaml.safe_dump(known, sort_keys=False, allow_unicode=True)}---"
+
+
+def code_block(language: str, code: str) -> str:
+    """Fenced code; the fence is longer than any in the code."""
+    fence = "`" * max([3, *(1 + len(ticks) for ticks in re.findall("`+", code))])
+    return f"{fence}{language}\n{code.rstrip()}\n{fence}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def text(content: str) -> str:
+    """`content` on one line, with nothing in it that Markdown, HTML or a table would read as its own."""
+    flat = " ".join(content.split())
+    return "".join(f"&#{ord(sign)};" if sign in "|<>&`*[]\\" else sign for sign in flat)
+
+
+def figure(value: object, digits: int) -> str:
+    """A number with this many digits, a dash for anything else."""
+    return f"{value:.{digits}f}" if isinstance(value, int | float) else DASH
+
+
+def numbered(tasks: Sequence[int]) -> str:
+    """`task 2`, `tasks 1, 2, 5`."""
+    return f"task{'s' if len(tasks) > 1 else ''} {', '.join(map(str, tasks))}"

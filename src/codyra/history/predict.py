@@ -1,0 +1,107 @@
+"""Prediction with a checkout: which of the classes it knows are nearest to a picture or a text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from codyra.errors import UserError
+from codyra.families import ModelSpec, load_family
+from codyra.history.about import About, CheckoutTask, read_about
+from codyra.reading import damaged
+from codyra.streams.images import ImageFile
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A prompt with its softmax score in percent, and the (task, class) pairs it stands for."""
+
+    percent: float
+    prompt: str
+    classes: tuple[tuple[str, str], ...]
+
+
+def predict(
+    checkout: Path, inputs: Sequence[str], label_space: str | None = None, top: int | None = None
+) -> list[list[Guess]]:
+    """The nearest classes of every input, best first.
+
+    Prompts, tokens and pixels are those the run was scored with, and so is the winner. Classes that share a prompt
+    cannot be told apart and make one guess.
+
+    Args:
+        inputs: image files, or texts, by what the model reads.
+        label_space: "all" (classes of all tasks of the run), "learnt" (of the tasks this checkout has learnt), or
+            the name of a task; default what the run was scored in.
+        top: guesses per input; all by default.
+
+    Raises:
+        UserError: no checkout, a damaged one, no such label space, or an input that cannot be read.
+    """
+    about = read_about(checkout)
+    classes = _classes(about, _tasks_of(about, label_space, checkout))
+    family = load_family(ModelSpec(name=str(checkout), dtype=about.base.dtype))
+    examples = [_image(item) if family.modality == "image" else _text(item) for item in inputs]
+    for task in about.tasks:
+        family.check_prompts(task.name, task.classes, task.prompts)
+    # All prompts, in the order in which the run embeds them: what is compared is then the same to the last bit.
+    prompts = list(dict.fromkeys(prompt for task in about.tasks for prompt in task.prompts))
+    chosen = [position for position, prompt in enumerate(prompts) if prompt in classes]
+    cosines_NC = family.compare(examples, prompts)[:, chosen]
+    if not cosines_NC.isfinite().all():
+        damaged(checkout, "its model gives scores that are not finite")
+    percent_NC = 100 * (family.logit_scale() * cosines_NC).softmax(dim=1)
+    # A stable sort: among equals the first wins, as in scoring.
+    order_NC = cosines_NC.argsort(dim=1, descending=True, stable=True)[:, :top]
+    return [
+        [
+            Guess(percent, prompts[chosen[place]], tuple(classes[prompts[chosen[place]]]))
+            for place, percent in zip(order_C.tolist(), percent_C[order_C].tolist(), strict=True)
+        ]
+        for order_C, percent_C in zip(order_NC, percent_NC, strict=True)
+    ]
+
+
+def _tasks_of(about: About, label_space: str | None, checkout: Path) -> Sequence[CheckoutTask]:
+    names = ", ".join(task.name for task in about.tasks)
+    if label_space is None:
+        if about.scored_in == "task" and len(about.tasks) > 1:
+            raise UserError(
+                f"{checkout}: this run was scored within each task; say which with --label-space TASK ({names}), or "
+                "all, or learnt"
+            )
+        label_space = "all"
+    if label_space == "all":
+        return about.tasks
+    if label_space == "learnt":
+        learnt = [task for task in about.tasks if task.learnt]
+        if not learnt:
+            raise UserError(f"{checkout} has learnt no task; use --label-space all or a task ({names})")
+        return learnt
+    found = [task for task in about.tasks if task.name == label_space]
+    if not found:
+        raise UserError(f"--label-space {label_space}: no such task; give all, learnt or one of {names}")
+    return found
+
+
+def _classes(about: About, tasks: Sequence[CheckoutTask]) -> dict[str, list[tuple[str, str]]]:
+    """{prompt: [(task, class), ...]}."""
+    classes: dict[str, list[tuple[str, str]]] = {}
+    for task in tasks:
+        for name, prompt in zip(task.classes, task.prompts, strict=True):
+            classes.setdefault(prompt, []).append((task.name, name))
+    return classes
+
+
+def _text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are no text
+        raise UserError(f"{text!r} is not UTF-8; convert it") from None
+    return text
+
+
+def _image(path: str) -> ImageFile:
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"{path}: there is no such file; this model reads image files")
+    return ImageFile(file.parent, file.name)
