@@ -78,9 +78,18 @@ def report(
         raise UserError(
             "--out: say where the comparison of several runs shall go, for example --out compare.html"
         )
-    target = out if out is not None else runs[0] / "report.html"
-    files.write_text(target, render([read_run(path) for path in runs]))
-    console.print(f"report: {target}", markup=False)
+    views = [read_run(path) for path in runs]
+    own = runs[0] / "report.html"
+    if out is None or out.resolve() == own.resolve():
+        from codyra.engine.derive import rewrite_report
+        from codyra.engine.folder import RunFolder
+        from codyra.engine.lock import only_writer
+
+        with only_writer(runs[0]):
+            rewrite_report(RunFolder(runs[0]))
+    else:
+        files.write_text(out, render(views))
+    console.print(f"report: {own if out is None else out}", markup=False)
 
 
 def show_comparison(runs: Mapping[str, "Run"]) -> None:

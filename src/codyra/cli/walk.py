@@ -16,6 +16,7 @@ from codyra.cli.console import console, continue_with, figure
 from codyra.errors import UserError
 
 if TYPE_CHECKING:
+    from codyra.engine.folder_reader import GuardVerdict
     from codyra.history.predict import Guess
 
 
@@ -24,15 +25,16 @@ def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
     from codyra.engine.folder_reader import read_run
 
     view = read_run(run)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for title in ("task", "name", "ranks kept", "|dW|", "survival AUC", "zero-shot %", "learned %", "now %"):
-        table.add_column(title, no_wrap=True)
+    guarded = any(task.guard is not None for task in view.tasks)
+    titles = ["task", "name", "ranks kept", "|dW|", "survival AUC", "zero-shot %", "learned %", "now %"]
+    table = Table(*titles, *(["guard"] if guarded else []), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     scores = view.accuracy
     for index, name in enumerate(scores.tasks):
-        ranks = view.tasks[index].ranks if index < len(view.tasks) else None
+        task = view.tasks[index] if index < len(view.tasks) else None
+        ranks = task.ranks if task else None
         kept = [module.kept for module in ranks.modules.values() if module.kept is not None] if ranks else []
         learned = scores.rows[index][index] if index < len(scores.rows) else None
-        table.add_row(
+        cells = [
             str(index + 1),
             Text(name),
             figure(sum(kept) / len(kept) if kept else None, 1),
@@ -41,10 +43,28 @@ def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
             figure(scores.zero_shot[index] if scores.zero_shot else None, 1),
             figure(learned, 1),
             figure(scores.rows[-1][index] if learned is not None else None, 1),
-        )
-    about = f"{run}: {view.manifest.method.name} on {view.manifest.base.name}, {view.manifest.status}"
+        ]
+        table.add_row(*cells, *([_guarded(task.guard if task else None)] if guarded else []))
+    manifest = view.manifest
+    about = f"{run}: {manifest.method.name} on {manifest.base.name}, {manifest.status}"
     console.print(about, markup=False)
     console.print(table)
+    for archive in manifest.archive:
+        later = [f"{number} {name}" for number, name in enumerate(archive.tasks, 1) if name not in scores.tasks]
+        kept_there = f"tasks {', '.join(later)}" if archive.reason == "revert" and later else "figures of that time"
+        console.print(f"archive/{archive.number:02d} ({archive.reason}): {kept_there}", markup=False)
+    if any(name not in scores.tasks for name in manifest.scored_among):
+        among = ", ".join(manifest.scored_among)
+        console.print(f"scores were taken among the classes of {among}", markup=False)
+
+
+def _guarded(verdict: "GuardVerdict | None") -> str:
+    """What the guard did with a task's update."""
+    if verdict is None:
+        return "-"
+    if not verdict.accepted:
+        return "refused"
+    return "passed" if verdict.factor == 1 else f"x {verdict.factor:.3g}"
 
 
 def checkout(

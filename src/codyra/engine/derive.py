@@ -52,6 +52,12 @@ def write_summary(
     )
     folder.write_json("metrics.json", figures)
     folder.write_manifest(manifest)  # the report is made from what is on disk
-    folder.write_text("report.html", render([read_run(folder.path)], times=False))
+    rewrite_report(folder)
     manifest["status"] = "finished"
     folder.write_manifest(manifest, [folder.task_folder(index, name) for index, name in enumerate(names)])
+
+
+def rewrite_report(folder: RunFolder) -> None:
+    """report.html anew, of a run that may be unfinished; its page has no times, as no two runs share them."""
+    folder.write_text("report.html", render([read_run(folder.path)], times=False))
+    folder.write_manifest(folder.read_json("manifest.json"))

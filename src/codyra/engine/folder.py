@@ -250,7 +250,7 @@ class RunFolder:
             and (self.path / name).is_file()
         }
         taken = checksums.take(self.path, checksums.own_files(self.path, changed_folders))
-        for entry in manifest["archive"]:
+        for entry in manifest.get("archive", ()):
             if not any(name.startswith(f"archive/{entry['number']:02d}/") for name in kept):
                 taken |= checksums.take(self.path, checksums.archived_files(self.path, entry["number"]))
         manifest["files"] = dict(sorted((kept | taken).items()))

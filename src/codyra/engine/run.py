@@ -9,17 +9,16 @@ from accelerate import PartialState
 from torch import nn
 
 from codyra.engine import results
-from codyra.engine.config import RunConfig, load_config, model_path
+from codyra.engine.config import RunConfig, load_config
 from codyra.engine.folder import RunFolder
 from codyra.engine.folder_reader import read_run
 from codyra.engine.lock import only_writer
 from codyra.engine.loop import Loop
+from codyra.engine.models import load_base, recompose, select_tasks
 from codyra.engine.plan import Estimate, Plan, check_disk, estimate, make_plan
 from codyra.engine.progress import Narrator, duration, size
 from codyra.errors import UserError
-from codyra.families import load_family
-from codyra.methods import build_method
-from codyra.update import TaskUpdate, compose, write_weights
+from codyra.update import TaskUpdate
 
 
 class Run:
@@ -67,21 +66,11 @@ class Run:
         """The plain transformers network after the first `after` tasks (all finished ones by default; 0 = base).
 
         Raises:
-            UserError: fewer tasks are finished.
+            UserError: fewer tasks are finished, or the base model has other weights than when the run began.
         """
-        updates = self.updates
-        if after is None:
-            after = len(updates)
-        if not 0 <= after <= len(updates):
-            raise UserError(
-                f"{self.folder}: {len(updates)} tasks are finished; after={after} is not among 0..{len(updates)}"
-            )
-        config = load_config(self.folder / "config.yaml")
-        family, method = load_family(model_path(config)), build_method(config.method)
-        targets = family.target_modules(method.targets) if method.targets is not None else []
-        touched = method.adapter.touched(targets, family.full_parameters())
-        base = {name: family.net.get_parameter(name).detach().clone() for name in touched}
-        write_weights(family.net, compose(family.net, base, updates[:after]))
+        numbers = select_tasks(self._folder, self.task_names, after)
+        family = load_base(self._view)
+        recompose(family, self._folder, self.task_names, numbers)
         return family.net
 
 

@@ -47,7 +47,15 @@ class LabelledRun:
             reasons.append(f"unfinished: {self.num_learned} of {num_tasks} tasks learnt")
         if self.setting("stream", "only") is not None:
             reasons.append(f"partial stream: only {_words(self.setting('stream', 'only'))}")
+        if self.taken_back:
+            reasons.append(f"scored among the classes of {_words(list(self.taken_back))} too, which were taken back")
         return "; ".join(reasons) or None
+
+    @property
+    def taken_back(self) -> tuple[str, ...]:
+        """Tasks that are no longer in the run, but whose classes were in the label space when it was scored."""
+        manifest = self.view.manifest
+        return tuple(name for name in manifest.scored_among if name not in self.view.accuracy.tasks)
 
 
 def label_runs(views: Sequence[RunView]) -> list[LabelledRun]:
@@ -79,7 +87,7 @@ def comparable_groups(runs: Sequence[LabelledRun]) -> list[list[LabelledRun]]:
         rules = [run.setting("stream", key) for key in ("label_space", "ties", "only", "score_split")]
         tasks = [task for task in run.setting("stream", "tasks") or () if isinstance(task, dict)]
         wording = [(task.get("prompt"), task.get("classes")) for task in tasks]
-        groups.setdefault(repr((data, rules, wording)), []).append(run)
+        groups.setdefault(repr((data, rules, wording, run.taken_back)), []).append(run)
     return list(groups.values())
 
 
