@@ -77,7 +77,8 @@ def comparable_groups(runs: Sequence[LabelledRun]) -> list[list[LabelledRun]]:
             (entry.task, entry.fingerprint, entry.test, entry.classes) for entry in run.view.manifest.data
         ]
         rules = [run.setting("stream", key) for key in ("label_space", "ties", "only", "score_split")]
-        tasks = [task for task in run.setting("stream", "tasks") or () if isinstance(task, dict)]
+        listed = run.setting("stream", "tasks")
+        tasks = [task for task in listed if isinstance(task, dict)] if isinstance(listed, list) else []
         wording = [(task.get("prompt"), task.get("classes")) for task in tasks]
         groups.setdefault(repr((data, rules, wording)), []).append(run)
     return list(groups.values())

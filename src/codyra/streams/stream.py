@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from codyra.errors import UserError
+from codyra.naming import did_you_mean
 from codyra.streams.images import ImageInput
-from codyra.streams.nearest import did_you_mean
 from codyra.streams.records import Modality, Records, Source
 from codyra.streams.shots import draw_shots, restore_shots
 from codyra.streams.sources import load_source

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from codyra.errors import UserError
-from codyra.streams.nearest import did_you_mean
+from codyra.naming import did_you_mean
 from codyra.streams.records import Records, Source, label_order, named_labels, text_records
 
 EXTENSIONS = {"csv": (".csv",), "json": (".json", ".jsonl"), "parquet": (".parquet",)}
