@@ -25,17 +25,8 @@ MAX_YAML_NUMBER = 100
 MAX_DEPTH = 100
 _HASH_CHUNK = 1 << 20
 _YAML_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-_YAML_FAULTS = (
-    yaml.YAMLError,
-    ValueError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    TypeError,
-    OverflowError,
-    RecursionError,
-)
-"""What PyYAML raises on hostile text; its constructors let through whatever Python's own raise."""
+_MISFITS = (KeyError, IndexError, AttributeError, TypeError, OverflowError)
+"""What PyYAML's constructors let through for a value that is not what its tag says."""
 
 
 def damaged(file: Path, reason: str) -> NoReturn:
@@ -144,7 +135,11 @@ def parse_yaml(text: str) -> Any:
             return None
         _expanded_size(node, {}, 0)
         return loader.construct_document(node)
-    except _YAML_FAULTS as error:
+    except RecursionError:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
+    except _MISFITS:
+        raise ValueError("a value is not what its tag (!!...) says") from None
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]

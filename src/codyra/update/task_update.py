@@ -26,7 +26,8 @@ MAX_NORM = 1e30
 """Frobenius norm of one module's update; no float32 weight survives a larger one."""
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # PEFT reads the names in an adapter's rank_pattern as regular expressions.
-_MODULE_NAME = re.compile(r"(?:(?:^|\.)[^.^$|?*+()\[\]{}\\]+)+")
+_PART = r"[^.^$|?*+()\[\]{}\\]+"
+_MODULE_NAME = re.compile(rf"{_PART}(?:\.{_PART})*")
 
 
 @dataclass(frozen=True, eq=False)
