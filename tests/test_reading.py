@@ -4,7 +4,6 @@ import json
 import os
 import time
 import zipfile
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +13,16 @@ from safetensors.torch import save_file
 
 from codyra import reading
 from codyra.errors import MAX_MESSAGE, UserError, visible
-from codyra.reading import parse_json, parse_yaml, read_bytes, read_json, read_tensors, read_text, sha256, within
+from codyra.reading import (
+    parse_json,
+    parse_yaml,
+    read_bytes,
+    read_json,
+    read_tensors,
+    read_text,
+    sha256,
+    within,
+)
 
 
 def refused(call, *arguments) -> str:

@@ -82,7 +82,9 @@ def test_a_crafted_rank_table(folder, path, value, message):
     assert message in refused(folder)
 
 
-@pytest.mark.parametrize("text", ["[]", "null", "3", '"low_rank"', "{", "{}", '{"kind": "none", "kind": "none"}'])
+@pytest.mark.parametrize(
+    "text", ["[]", "null", "3", '"low_rank"', "{", "{}", '{"kind": "none", "kind": "none"}']
+)
 def test_a_rank_table_that_is_none(folder, text):
     (folder / "ranks.json").write_text(text)
     assert "ranks.json is damaged" in refused(folder)
@@ -151,7 +153,9 @@ def test_crafted_factors(folder, case):
         assert message in refused(folder)
 
 
-@pytest.mark.parametrize("name", ["", ".", "a..b", ".a", "a.", "(a+)+$", "a|b", "a\nb", "a\x1b[2J", "\u202ea"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "a..b", ".a", "a.", "(a+)+$", "a|b", "a\nb", "a\x1b[2J", "\u202ea"]
+)
 def test_strange_module_names(folder, name):
     edit(folder / "ranks.json", ("modules", name), {"kept": 0, "r": 4, "norm": 0.0})
     assert "is no module name" in refused(folder)

@@ -1,0 +1,87 @@
+"""Damaged data: a stream is built, or one line says what is wrong where."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, note
+from hypothesis import strategies as st
+from PIL import Image
+
+from codyra.errors import UserError
+from codyra.streams import StreamSpec, build_stream, check_images
+from mutations import byte_edits, fuzz, replaced
+
+ROWS = [
+    {"text": f'text {n}, "quoted" and\nbroken, été {n}', "label": ("yes", "no", "maybe")[n % 3]}
+    for n in range(24)
+]
+
+
+def write_table(kind: str, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        if kind == "csv":
+            lines = [
+                '"{text}","{label}"'.format(**{k: v.replace('"', '""') for k, v in row.items()})
+                for row in ROWS
+            ]
+            (folder / f"{split}.csv").write_text("\n".join(["text,label", *lines]))
+        elif kind == "json":
+            (folder / f"{split}.json").write_text(json.dumps(ROWS))
+        elif kind == "jsonl":
+            (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+        else:
+            import datasets
+
+            table = datasets.Dataset.from_list(ROWS).class_encode_column("label")
+            table.to_parquet(folder / f"{split}.parquet")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for kind in ("csv", "json", "jsonl", "parquet"):
+        write_table(kind, folder / kind)
+    for split in ("train", "test"):
+        for colour, ending in (
+            ("red", "png"),
+            ("blue", "jpg"),
+            ("lime", "gif"),
+            ("teal", "webp"),
+            ("navy", "tif"),
+        ):
+            place = folder / "imagefolder" / split / colour
+            place.mkdir(parents=True)
+            Image.new("RGB", (12, 9), colour).save(place / f"1.{ending}")
+    return folder
+
+
+def check(data: Path, kind: str, which: int, edit: Callable[[bytes], bytes]) -> None:
+    files = sorted(file for file in (data / kind).rglob("*") if file.is_file())
+    file = files[which % len(files)]
+    content = edit(file.read_bytes())
+    note(f"{file.name}: {content[:200]!r}")
+    source = "json" if kind == "jsonl" else kind
+    spec = StreamSpec.model_validate({"tasks": [{"name": "task", "data": f"{source}:{kind}", "shots": 1}]})
+    with replaced(file, content):
+        try:
+            check_images(build_stream(spec, seed=0, default_prompt="{}", root=data))
+        except UserError as error:
+            line = str(error)
+            assert line.isprintable()
+            assert str(data / kind) in line or "'task'" in line
+
+
+KINDS = st.sampled_from(["csv", "json", "jsonl", "parquet", "imagefolder"])
+
+
+@pytest.mark.parametrize("examples", [100, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_damaged_data(data: Path, examples: int) -> None:
+    @fuzz(examples)
+    @given(KINDS, st.integers(0, 10), byte_edits())
+    def damage(kind: str, which: int, edit: Callable[[bytes], bytes]) -> None:
+        check(data, kind, which, edit)
+
+    damage()
