@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 
 
@@ -33,6 +33,7 @@ def byte_edits(draw: st.DrawFn) -> Callable[[bytes], bytes]:
     new = draw(st.binary(min_size=1, max_size=40))
 
     def edit(content: bytes) -> bytes:
+        note(f"{how} at {place}: {new!r}, {length}")
         at = int(place * len(content))
         match how:
             case "flip":

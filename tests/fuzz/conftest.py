@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from codyra import run
+from codyra import TaskUpdate, run
 
 
 @pytest.fixture(scope="session")
@@ -21,4 +22,6 @@ def run_folder(tmp_path_factory, pictures) -> Path:
     }
     folder = tmp_path_factory.mktemp("fuzz") / "run"
     run(config, out=folder)
+    # A stray folder, as far as the run is concerned, so that its files are damaged too.
+    TaskUpdate("dense", tensors={"bias": torch.ones(8)}).save(folder / "tasks/03-dense")
     return folder

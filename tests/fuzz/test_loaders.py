@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -193,3 +195,49 @@ def test_values(run_folder: Path, examples: int) -> None:
         check_values(run_folder, name, where, value, how)
 
     check()
+
+
+# --- inputs that once broke something
+
+
+def modules(names: list[str]) -> dict[str, Any]:
+    return {"kind": "low_rank", "modules": {name: {"kept": 1, "r": 2, "norm": 1.0} for name in names}}
+
+
+REGRESSIONS: dict[str, tuple[str, Any]] = {
+    "scores that differ by less than a tick": (
+        "accuracy.csv",
+        [["after", "warm", "cool"], ["zero-shot", "0", "5e-324"], ["warm", "0", "0"], ["cool", "0", "0"]],
+    ),
+    "stream.tasks is a number": ("config.yaml", {"stream": {"tasks": 5}}),
+    "a norm per no norm": (
+        "tasks/01-warm/ranks.json",
+        {"kind": "dense", "modules": {"a": {"norm": -1e30}, "b": {"norm": 5e-324}}},
+    ),
+    "names that clash in a grid": (
+        "tasks/01-warm/ranks.json",
+        modules(["x.vision.0.q", "vision.0.q", " vision.0.q"]),
+    ),
+    "a grid of gaps": ("tasks/01-warm/ranks.json", modules([f"m.{n}.k{n}" for n in range(10_000)])),
+    "a tower per module": ("tasks/01-warm/ranks.json", modules([f"m{n}.0.k" for n in range(10_000)])),
+    "names of dots": ("tasks/01-warm/ranks.json", modules(["." * 900 + str(n) for n in range(1000)])),
+    "a layer of 10000 digits": ("tasks/01-warm/ranks.json", modules([f"m.{'9' * 10_000}.k"])),
+    "steps beyond all sense": ("tasks/01-warm/train.jsonl", [{"step": 10**400, "loss": 1e308}]),
+    "a number beyond repr": ("config.yaml", {"method": {"name": "codyra", "r": 10**5000}}),
+    "method without a name": ("config.yaml", {"method": {"name": None}}),
+    "surrogate in a name": ("config.yaml", {"name": "\ud800"}),
+}
+
+
+@pytest.mark.parametrize("case", REGRESSIONS)
+def test_what_once_broke(run_folder: Path, case: str) -> None:
+    name, content = REGRESSIONS[case]
+    sys.set_int_max_str_digits(0)
+    try:
+        damage = written(name, content)
+    finally:
+        sys.set_int_max_str_digits(4300)
+    started = time.perf_counter()
+    with replaced(run_folder / name, damage):
+        survive(run_folder)
+    assert time.perf_counter() - started < 5

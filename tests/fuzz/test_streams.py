@@ -1,6 +1,7 @@
 """Damaged data: a stream is built, or one line says what is wrong where."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from PIL import Image
 from codyra.errors import UserError
 from codyra.streams import StreamSpec, build_stream, check_images
 from mutations import byte_edits, fuzz, replaced
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::RuntimeWarning"
+)  # Pillow about damage
 
 ROWS = [
     {"text": f'text {n}, "quoted" and\nbroken, été {n}', "label": ("yes", "no", "maybe")[n % 3]}
@@ -58,16 +63,18 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
+def spec_of(kind: str) -> StreamSpec:
+    source = "json" if kind == "jsonl" else kind
+    return StreamSpec.model_validate({"tasks": [{"name": "task", "data": f"{source}:{kind}", "shots": 1}]})
+
+
 def check(data: Path, kind: str, which: int, edit: Callable[[bytes], bytes]) -> None:
     files = sorted(file for file in (data / kind).rglob("*") if file.is_file())
     file = files[which % len(files)]
     content = edit(file.read_bytes())
-    note(f"{file.name}: {content[:200]!r}")
-    source = "json" if kind == "jsonl" else kind
-    spec = StreamSpec.model_validate({"tasks": [{"name": "task", "data": f"{source}:{kind}", "shots": 1}]})
     with replaced(file, content):
         try:
-            check_images(build_stream(spec, seed=0, default_prompt="{}", root=data))
+            check_images(build_stream(spec_of(kind), seed=0, default_prompt="{}", root=data))
         except UserError as error:
             line = str(error)
             assert line.isprintable()
@@ -82,6 +89,62 @@ def test_damaged_data(data: Path, examples: int) -> None:
     @fuzz(examples)
     @given(KINDS, st.integers(0, 10), byte_edits())
     def damage(kind: str, which: int, edit: Callable[[bytes], bytes]) -> None:
+        note(f"{kind}, file {which}")
         check(data, kind, which, edit)
 
     damage()
+
+
+# --- inputs that once broke something
+
+REGRESSIONS: dict[str, tuple[str, bytes, str]] = {
+    "deep JSON": ("json/train.json", b"[" * 100_000, "is not JSON"),
+    "deep JSON lines": ("jsonl/train.jsonl", b"[" * 100_000, "is not JSON"),
+    "a number of 10000 digits": ("json/train.json", b"[" + b"9" * 10_000 + b"]", "is not JSON"),
+    "half a surrogate pair": (
+        "json/train.json",
+        b'[{"text": "\\ud800", "label": "yes"}]',
+        "not valid Unicode",
+    ),
+    "half a surrogate pair, label": (
+        "json/train.json",
+        b'[{"text": "a", "label": "\\ud800"}]',
+        "not valid Unicode",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REGRESSIONS)
+def test_what_once_broke(data: Path, case: str) -> None:
+    name, content, message = REGRESSIONS[case]
+    with replaced(data / name, content), pytest.raises(UserError, match=message):
+        build_stream(spec_of(name.partition("/")[0]), seed=0, default_prompt="{}", root=data)
+
+
+@pytest.mark.parametrize(
+    "edit", [(b'"names"', b'"names;'), (b'["maybe"', b"[  77777"), (b"ClassLabel", b"ClassTable")]
+)
+def test_features_that_parquet_declares_wrongly(data: Path, edit: tuple[bytes, bytes]) -> None:
+    file = data / "parquet/train.parquet"
+    assert edit[0] in file.read_bytes()
+    check(data, "parquet", 1, lambda content: content.replace(*edit))
+
+
+def test_a_pipe_among_the_pictures(data: Path) -> None:
+    pipe = data / "imagefolder/train/red/pipe.png"
+    os.mkfifo(pipe)
+    try:
+        with pytest.raises(UserError, match=r"pipe.png is no file"):
+            build_stream(spec_of("imagefolder"), seed=0, default_prompt="{}", root=data)
+    finally:
+        pipe.unlink()
+
+
+def test_a_class_folder_that_is_no_text(data: Path) -> None:
+    folder = os.fsencode(data / "imagefolder/train") + b"/\xff"
+    os.mkdir(folder)
+    try:
+        with pytest.raises(UserError, match="not valid Unicode"):
+            build_stream(spec_of("imagefolder"), seed=0, default_prompt="{}", root=data)
+    finally:
+        os.rmdir(folder)

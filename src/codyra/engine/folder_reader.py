@@ -40,7 +40,7 @@ Figure = Annotated[float, Field(ge=-MAX_FIGURE, le=MAX_FIGURE, allow_inf_nan=Fal
 Size = Annotated[float, Field(ge=0, le=MAX_FIGURE, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, lt=10**18)]
 TaskName = Annotated[str, AfterValidator(check_task_name)]
-ModuleName = Annotated[str, Field(max_length=1000)]
+ModuleName = Annotated[str, Field(max_length=200)]
 PerTask = Field(max_length=MAX_TASKS)
 Score = Figure | None
 T = TypeVar("T")
@@ -355,7 +355,7 @@ def _checked(kind: type[T], content: Any, file: Path) -> T:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "top level"
+        where = ".".join(map(str, first["loc"]))[:100] or "top level"
         damaged(file, f"{where}: {first['msg'].removeprefix('Value error, ')}")
 
 

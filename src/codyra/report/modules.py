@@ -26,14 +26,12 @@ def arrange(names: Iterable[str]) -> ModuleGrid:
     lies in no layer keeps its whole name.
     """
     split = {name: _split(name) for name in names}
-    towers = list(dict.fromkeys(tower for tower, layer, _ in split.values() if layer is not None))
-    words = _tower_words(towers)
-    short = {
-        tower: _shortest_unique(
-            {kind for other, layer, kind in split.values() if other == tower and layer is not None}
-        )
-        for tower in towers
-    }
+    kinds_of: dict[str, set[str]] = {}
+    for tower, layer, kind in split.values():
+        if layer is not None:
+            kinds_of.setdefault(tower, set()).add(kind)
+    words = _tower_words(list(kinds_of))
+    short = {tower: _shortest_unique(of_tower) for tower, of_tower in kinds_of.items()}
     cells: dict[tuple[str, int | None], str] = {}
     for name, (tower, layer, kind) in split.items():
         row = name if layer is None else f"{words[tower]} {short[tower][kind]}".strip()

@@ -130,8 +130,8 @@ def _build_task(
 def _class_names(source: Source, selected: list[str] | None) -> tuple[str, ...]:
     if not source.class_names:
         raise UserError(f"{source.train.place} is empty; a task needs training examples")
+    known = set(source.class_names)
     if selected is None:
-        known = set(source.class_names)
         for label in source.test.labels:
             if label not in known:
                 raise UserError(
@@ -140,7 +140,7 @@ def _class_names(source: Source, selected: list[str] | None) -> tuple[str, ...]:
                 )
         return source.class_names
     for name in selected:
-        if name not in source.class_names:
+        if name not in known:
             raise UserError(f"classes: no class '{name}'{did_you_mean(name, source.class_names)}")
     return tuple(selected)
 

@@ -181,7 +181,8 @@ def _checked(kind: type[T], file: Path) -> T:
         return kind.model_validate(read_json(file))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        damaged(file, f"{'.'.join(map(str, first['loc'])) or 'top level'}: {first['msg']}")
+        where = ".".join(map(str, first["loc"]))[:100] or "top level"
+        damaged(file, f"{where}: {first['msg']}")
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
