@@ -406,10 +406,10 @@ def damage(folder, **edits) -> None:
         (lambda folder: (folder / "adapter_config.json").unlink(), "adapter_config.json is missing"),
         (lambda folder: (folder / "ranks.json").write_text("{"), "damaged"),
         (lambda folder: (folder / "ranks.json").write_bytes(b"\xff\xfe"), "damaged"),
-        (lambda folder: (folder / "ranks.json").write_text("{}"), "without 'kind'"),
+        (lambda folder: (folder / "ranks.json").write_text("{}"), "ranks.json is damaged: kind"),
         (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"half"), "damaged"),
-        (lambda folder: damage(folder, kind="sparse"), "unknown kind of update 'sparse'"),
-        (lambda folder: damage(folder, modules={}), "name different modules"),
+        (lambda folder: damage(folder, kind="sparse"), "ranks.json is damaged: kind"),
+        (lambda folder: damage(folder, modules={}), "has not the modules that ranks.json has"),
         (
             lambda folder: damage(folder, modules={m: {"kept": 3, "r": 4, "norm": 0} for m in TARGETS}),
             "3 of 4 ranks are kept",

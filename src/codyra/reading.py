@@ -6,7 +6,7 @@ Everything a run folder holds goes through here. Whatever is wrong with a file e
 import hashlib
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,22 +14,19 @@ import yaml
 
 from codyra.errors import UserError
 
-MAX_TEXT_BYTES = 256_000_000
-"""Largest text file that is read; the log of a million training steps stays below."""
-MAX_YAML_NODES = 200_000
+MAX_TEXT_BYTES = 100_000_000
+"""Largest text that is read as a whole; the log of half a million training steps stays below."""
+MAX_JSON_BYTES = 16_000_000
+"""Parsed, a hostile file takes thirty times its size; the prompts of twenty thousand classes take a quarter."""
+MAX_YAML_BYTES = 1_000_000
+MAX_YAML_SIZE = 2_000_000
+"""Characters of a YAML document with every alias written out, and ten for each of its values."""
+MAX_YAML_NUMBER = 100
 MAX_DEPTH = 100
 _HASH_CHUNK = 1 << 20
-_YAML_FAULTS = (
-    yaml.YAMLError,
-    ValueError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    TypeError,
-    OverflowError,
-    RecursionError,
-)
-"""What PyYAML raises on hostile text; its constructors let through whatever Python's own raise."""
+_YAML_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_MISFITS = (KeyError, IndexError, AttributeError, TypeError, OverflowError)
+"""What PyYAML's constructors let through for a value that is not what its tag says."""
 
 
 def damaged(file: Path, reason: str) -> NoReturn:
@@ -56,23 +53,36 @@ def within(folder: Path, name: str | Path) -> Path:
     return path
 
 
+def check_regular(file: Path) -> int:
+    """Size in bytes of a regular file; a pipe or a device would be read for ever.
+
+    Raises:
+        UserError: there is no such file, or it is something else.
+    """
+    try:
+        about = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{file} is missing; restore it or run the experiment again") from None
+    except (OSError, ValueError) as error:
+        damaged(file, _why(error))
+    if not stat.S_ISREG(about.st_mode):
+        damaged(file, "not a regular file")
+    return about.st_size
+
+
 def read_bytes(file: Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     """Content of a regular file of bounded size.
 
     Raises:
-        UserError: there is no such file, it is no regular file, or it is too large.
+        UserError: there is no such file, it is no regular file, too large, or not readable.
     """
+    size = check_regular(file)
+    if size > max_bytes:
+        damaged(file, f"{size} bytes are more than the {max_bytes} it may have")
     try:
-        about = file.stat()
-        if not stat.S_ISREG(about.st_mode):
-            damaged(file, "not a regular file")
-        if about.st_size > max_bytes:
-            damaged(file, f"{about.st_size} bytes are more than the {max_bytes} it may have")
         return file.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{file} is missing; restore it or run the experiment again") from None
     except OSError as error:
-        damaged(file, error.strerror or str(error))
+        damaged(file, _why(error))
 
 
 def read_text(file: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
@@ -84,13 +94,18 @@ def read_text(file: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
 
 
 def parse_json(text: str, file: Path) -> Any:
-    """JSON in the strict sense, without NaN and infinity; `file` is for the message.
+    """JSON in the strict sense: finite numbers, no key twice, whole characters; `file` is for the message.
 
     Raises:
         UserError: it is not JSON.
     """
     try:
-        return json.loads(text, parse_constant=_no_number)
+        content = json.loads(
+            text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_distinct
+        )
+        if "\\u" in text:  # the only way to half of a surrogate pair, which no file can hold
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
     except (ValueError, RecursionError) as error:
         damaged(file, f"not JSON ({error})")
 
@@ -101,22 +116,30 @@ def read_json(file: Path) -> Any:
     Raises:
         UserError: it is missing, too large, or not JSON.
     """
-    return parse_json(read_text(file), file)
+    return parse_json(read_text(file, MAX_JSON_BYTES), file)
 
 
 def parse_yaml(text: str) -> Any:
     """YAML of plain values.
 
     Raises:
-        ValueError: not YAML, a key that stands twice, or more nodes, deeper nesting or more expansion by
+        ValueError: not YAML, a key that stands twice, or larger values, deeper nesting or more expansion by
             aliases than any config has; one line with its place.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is not None:
-            _expanded_nodes(node, {}, 0)
-        return yaml.safe_load(text)
-    except _YAML_FAULTS as error:
+        if len(text) > MAX_YAML_BYTES:
+            raise ValueError(f"{len(text)} characters are more than the {MAX_YAML_BYTES} a config may have")
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _expanded_size(node, {}, 0)
+        return loader.construct_document(node)
+    except RecursionError:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
+    except _MISFITS:
+        raise ValueError("a value is not what its tag (!!...) says") from None
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
@@ -132,8 +155,7 @@ def read_tensors(file: Path) -> dict[str, Any]:
     import safetensors.torch
     from safetensors import SafetensorError
 
-    if not file.is_file():
-        raise UserError(f"{file} is missing; restore it or run the experiment again")
+    check_regular(file)
     try:
         return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(file).items()}
     except (
@@ -149,32 +171,48 @@ def read_tensors(file: Path) -> dict[str, Any]:
 
 
 def sha256(file: Path) -> str:
-    """SHA-256 (hex) of a file's bytes.
+    """SHA-256 (hex) of a regular file's bytes.
 
     Raises:
         UserError: it cannot be read.
     """
+    check_regular(file)
     digest = hashlib.sha256()
     try:
         with file.open("rb") as stream:
-            for chunk in _chunks(stream):
+            while chunk := stream.read(_HASH_CHUNK):
                 digest.update(chunk)
     except OSError as error:
-        damaged(file, error.strerror or str(error))
+        damaged(file, _why(error))
     return digest.hexdigest()
 
 
-def _chunks(stream: Any) -> Iterator[bytes]:
-    while chunk := stream.read(_HASH_CHUNK):
-        yield chunk
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
 
 
-def _expanded_nodes(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
-    """Nodes below `node` with every alias written out; also refuses what nobody means."""
+def _finite(number: str) -> float:
+    value = float(number)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{number[:40]} is larger than any number")
+    return value
+
+
+def _distinct(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise ValueError(f"the key {key!r} stands twice")
+        content[key] = value
+    return content
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
+    """Size of `node` with every alias written out; also refuses what nobody means."""
     if id(node) in sizes:
         if sizes[id(node)] == 0:
             raise ValueError("an alias contains itself")
@@ -182,7 +220,7 @@ def _expanded_nodes(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
     if depth > MAX_DEPTH:
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
     sizes[id(node)] = 0
-    total = 1
+    size = 10
     if isinstance(node, yaml.MappingNode):
         keys: set[str] = set()
         for key, value in node.value:
@@ -190,10 +228,15 @@ def _expanded_nodes(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
                 if key.value in keys and key.value != "<<":
                     raise ValueError(f"line {key.start_mark.line + 1}: the key {key.value!r} stands twice")
                 keys.add(key.value)
-            total += _expanded_nodes(key, sizes, depth + 1) + _expanded_nodes(value, sizes, depth + 1)
+            size += _expanded_size(key, sizes, depth + 1) + _expanded_size(value, sizes, depth + 1)
     elif isinstance(node, yaml.SequenceNode):
-        total += sum(_expanded_nodes(item, sizes, depth + 1) for item in node.value)
-    if total > MAX_YAML_NODES:
-        raise ValueError(f"more than {MAX_YAML_NODES} values, aliases written out")
-    sizes[id(node)] = total
-    return total
+        size += sum(_expanded_size(item, sizes, depth + 1) for item in node.value)
+    else:
+        if node.tag in _YAML_NUMBERS and len(node.value) > MAX_YAML_NUMBER:
+            raise ValueError(f"line {node.start_mark.line + 1}: a number of {len(node.value)} characters")
+        node.value.encode()  # half of a surrogate pair is an error
+        size += len(node.value)
+    if size > MAX_YAML_SIZE:
+        raise ValueError(f"more than {MAX_YAML_SIZE} characters, aliases written out")
+    sizes[id(node)] = size
+    return size

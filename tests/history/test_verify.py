@@ -84,7 +84,9 @@ def faults_or_error(folder):
 
 def test_a_file_that_is_missing_or_new_is_named(copied):
     (copied / "tasks/02-cool/adapter_model.safetensors").unlink()
-    shutil.copy(copied / "tasks/01-warm/adapter_model.safetensors", copied / "tasks/01-warm/update.safetensors")
+    shutil.copy(
+        copied / "tasks/01-warm/adapter_model.safetensors", copied / "tasks/01-warm/update.safetensors"
+    )
     found = faults(copied)
     assert "tasks/02-cool/adapter_model.safetensors: missing" in found
     assert "tasks/01-warm/update.safetensors: not in manifest.json" in found
@@ -103,7 +105,10 @@ def test_another_adapter_under_good_checksums_is_found_by_merging(copied):
     safetensors.torch.save_file({name: tensor * 1.001 for name, tensor in tensors.items()}, file)
     reseal(copied)
     found = "\n".join(faults(copied))
-    assert "tasks/02-cool/scores.json: base and updates merged anew are not the weights that were scored" in found
+    assert (
+        "tasks/02-cool/scores.json: base and updates merged anew are not the weights that were scored"
+        in found
+    )
     assert "tasks/03-plain/scores.json" in found
     assert "tasks/01-warm/scores.json" not in found
 

@@ -67,10 +67,10 @@ def write_run(
     update_norms = []
     for index in range(num_learned):
         name = tasks[index]
-        directory = folder / "tasks" / f"{index + 1:02d}-{name.replace('/', '_')[:40]}"
+        directory = folder / "tasks" / f"{index + 1:02d}-{name}"
         update_norms.append(_write_task(directory, method, rng, num_layers, steps, index))
     if not finished:
-        directory = folder / "tasks" / f"{num_learned + 1:02d}-{tasks[num_learned].replace('/', '_')[:40]}"
+        directory = folder / "tasks" / f"{num_learned + 1:02d}-{tasks[num_learned]}"
         directory.mkdir(parents=True)
         (directory / "train.jsonl").write_text('{"step": 0, "loss": 2.1, "kappa": 0.0}\n{"step": 1, "lo')
 

@@ -1,6 +1,7 @@
 """What is there comes back, what is missing is None, what is damaged is named in one line."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from codyra.engine.folder_reader import RunView, read_run
 from codyra.errors import UserError
+from codyra.report import render
 
 NewRun = Callable[..., Path]
 
@@ -63,10 +65,27 @@ def test_empty_cells_are_none_and_true_zeros_are_zero(new_run: NewRun) -> None:
     assert table.rows == ((50.0, None), (0.0, 100.0))
 
 
-def test_a_task_may_be_called_zero_shot(new_run: NewRun) -> None:
-    table = read_run(new_run("names", tasks=("zero-shot", 'comma, "quote"'))).accuracy
-    assert len(table.rows) == 2
-    assert table.tasks == ("zero-shot", 'comma, "quote"')
+def test_names_with_commas_and_quotes_come_back(new_run: NewRun) -> None:
+    table = read_run(new_run("names", tasks=("no. 1", 'comma, "quote"'))).accuracy
+    assert table.tasks == ("no. 1", 'comma, "quote"')
+
+
+def test_what_is_not_the_runs_is_ignored(new_run: NewRun) -> None:
+    folder = new_run("run", tasks=("a", "b"))
+    whole = read_run(folder)
+    (folder / "tasks/03-c").mkdir()
+    (folder / "tasks/01-other").mkdir()
+    (folder / "tasks/.DS_Store").write_bytes(b"x")
+    (folder / "archive").mkdir()
+    assert read_run(folder) == whole
+
+
+def test_a_missing_picture_is_shown_as_missing(new_run: NewRun) -> None:
+    folder = new_run("run", tasks=("a", "b"))
+    (folder / "samples/01-0.png").unlink()
+    run = read_run(folder)
+    assert [example.image is None for example in run.samples[0].examples[:2]] == [True, False]
+    assert render([run]).count("(picture missing)") == 1
 
 
 def _edit(file: str, change: Callable[[dict[str, object]], None]) -> Callable[[Path], None]:
@@ -93,15 +112,33 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "NaN": (_write("metrics.json", b'{"transfer": NaN}'), "NaN is not a number"),
     "metric is text": (_write("metrics.json", b'{"transfer": "good"}'), "metrics.json is damaged: transfer"),
+    "a task is gone": (
+        lambda folder: shutil.rmtree(folder / "tasks/02-b"),
+        "tasks/02-b/ranks.json is damaged: missing although",
+    ),
+    "all tasks are gone": (
+        lambda folder: shutil.rmtree(folder / "tasks"),
+        "tasks/01-a/ranks.json is damaged",
+    ),
     "no metrics": (lambda folder: (folder / "metrics.json").unlink(), "metrics.json is damaged: missing"),
-    "no accuracy": (lambda folder: (folder / "accuracy.csv").unlink(), "accuracy.csv is damaged: missing"),
+    "no accuracy": (
+        lambda folder: (folder / "accuracy.csv").unlink(),
+        "accuracy.csv is damaged: rows are missing",
+    ),
     "no config": (lambda folder: (folder / "config.yaml").unlink(), "config.yaml is missing"),
     "config is no YAML": (_write("config.yaml", b"a: [\n\n"), "config.yaml is damaged: not YAML"),
     "config is a list": (_write("config.yaml", b"- a"), "config.yaml is damaged: not a mapping"),
     "foreign header": (_write("accuracy.csv", b"after,x\n"), "accuracy.csv is damaged: its header"),
-    "short row": (_write("accuracy.csv", b"after,a,b\nzero-shot,1\n"), "a row has 2 cells, the header 3"),
+    "short row": (
+        _write("accuracy.csv", b"after,a,b\nzero-shot,1\n"),
+        "row 'zero-shot' has 2 cells, the header 3",
+    ),
     "score is text": (_write("accuracy.csv", b"after,a,b\nzero-shot,1,x\n"), "row 'zero-shot'"),
-    "score is NaN": (_write("accuracy.csv", b"after,a,b\nzero-shot,1,nan\n"), "nan is not a finite score"),
+    "score is NaN": (_write("accuracy.csv", b"after,a,b\nzero-shot,1,nan\n"), "nan is no score"),
+    "more rows than tasks": (
+        _write("accuracy.csv", b"after,a,b\nzero-shot,1,1\na,1,1\nb,1,1\nc,1,1\n"),
+        "it has more rows",
+    ),
     "rows in disorder": (_write("accuracy.csv", b"after,a,b\nzero-shot,1,2\nb,1,2\n"), "its rows are not"),
     "log is cut off": (_write("tasks/01-a/train.jsonl", b'{"step": 0}\n{"st'), "train.jsonl is damaged"),
     "log without step": (
@@ -112,15 +149,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         _write("tasks/02-b/ranks.json", b'{"modules": {}}'),
         "ranks.json is damaged: kind",
     ),
-    "unknown task": (lambda folder: (folder / "tasks/03-c").mkdir(), "manifest.json lists 2 tasks"),
-    "picture is missing": (lambda folder: (folder / "samples/01-0.png").unlink(), "01-0.png is missing"),
     "picture is no picture": (_write("samples/01-0.png", b"<svg onload=x>"), "neither PNG nor JPEG"),
     "picture from elsewhere": (
         _write(
             "samples.json",
             b'[{"task": "a", "prompt": "{}", "examples": [{"label": "l", "image": "../x.png"}]}]',
         ),
-        "../x.png lies outside the run folder",
+        "../x.png lies outside",
     ),
 }
 

@@ -34,7 +34,7 @@ def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
         ranks = task.ranks if task else None
         kept = [module.kept for module in ranks.modules.values() if module.kept is not None] if ranks else []
         learned = scores.rows[index][index] if index < len(scores.rows) else None
-        cells = [
+        cells: list[str | Text] = [
             str(index + 1),
             Text(name),
             figure(sum(kept) / len(kept) if kept else None, 1),
@@ -50,8 +50,12 @@ def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
     console.print(about, markup=False)
     console.print(table)
     for archive in manifest.archive:
-        later = [f"{number} {name}" for number, name in enumerate(archive.tasks, 1) if name not in scores.tasks]
-        kept_there = f"tasks {', '.join(later)}" if archive.reason == "revert" and later else "figures of that time"
+        later = [
+            f"{number} {name}" for number, name in enumerate(archive.tasks, 1) if name not in scores.tasks
+        ]
+        kept_there = (
+            f"tasks {', '.join(later)}" if archive.reason == "revert" and later else "figures of that time"
+        )
         console.print(f"archive/{archive.number:02d} ({archive.reason}): {kept_there}", markup=False)
     if any(name not in scores.tasks for name in manifest.scored_among):
         among = ", ".join(manifest.scored_among)

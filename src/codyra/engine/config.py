@@ -5,7 +5,6 @@ streams); every default stands in exactly one of these places.
 """
 
 import copy
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -26,6 +25,7 @@ from pydantic import (
 from codyra.errors import UserError
 from codyra.families import ModelSpec
 from codyra.methods import MethodOptions, option_names, parse_options
+from codyra.naming import nearest
 from codyra.reading import parse_yaml
 from codyra.streams import ClassName, Role, StreamSpec, TaskSpec
 
@@ -220,6 +220,8 @@ def parse_config(raw: Mapping[str, Any], where: str) -> RunConfig:
         options = parse_options(method)
     except ValidationError as error:
         raise UserError(_explain(error, where, prefix=("method",))) from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     try:
         return RunConfig.model_validate({**raw, "method": options})
     except ValidationError as error:
@@ -252,8 +254,8 @@ def _read(source: str) -> tuple[str, str, str, str]:
         return (PRESETS / f"{source}.yaml").read_text("utf-8"), f"preset {source}", str(Path.cwd()), source
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise UserError(f"{path}: there is no such file; presets are {', '.join(preset_names())}")
-    near = difflib.get_close_matches(source, preset_names(), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"presets are {', '.join(preset_names())};"
+    near = nearest(source, preset_names())
+    hint = f"did you mean {near}?" if near else f"presets are {', '.join(preset_names())};"
     raise UserError(f"{source}: no such file and no such preset; {hint} a config file ends in .yaml")
 
 
@@ -310,8 +312,8 @@ def _explain(error: ValidationError, where: str, prefix: tuple[str, ...] = ()) -
     dotted = ".".join(str(part) for part in location)
     if fault["type"] == "extra_forbidden":
         valid = _valid_keys(error, fault["loc"], prefix)
-        near = difflib.get_close_matches(str(location[-1]), valid, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"valid keys are {', '.join(valid)}"
+        near = nearest(str(location[-1]), valid)
+        hint = f"did you mean {near}?" if near else f"valid keys are {', '.join(valid)}"
         return f"{where}: {dotted}: there is no such key; {hint}"
     message = fault["msg"].removeprefix("Value error, ")
     given = (

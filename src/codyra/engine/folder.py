@@ -21,6 +21,7 @@ from codyra.engine.config import RunConfig, parse_config
 from codyra.engine.lock import LOCK
 from codyra.errors import UserError
 from codyra.families import TaskScore
+from codyra.naming import task_folder
 from codyra.reading import damaged, parse_json, parse_yaml, read_json, read_text, sha256, within
 from codyra.streams import Task
 from codyra.update import TaskUpdate
@@ -129,7 +130,7 @@ class RunFolder:
 
     def task_folder(self, task_index: int, name: str) -> Path:
         """Folder of a task, relative to the run's; people count from 01, code from 0."""
-        return Path("tasks") / f"{task_index + 1:02d}-{name}"
+        return Path("tasks") / task_folder(task_index, name)
 
     def row_file(self, num_tasks: int, names: Sequence[str]) -> Path:
         """Where the scores after the first `num_tasks` tasks are, relative to the run's folder."""

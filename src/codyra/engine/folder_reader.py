@@ -6,23 +6,43 @@ tasks and no metrics. A file that is there and cannot be understood is a `UserEr
 
 import csv
 import io
-import math
-import re
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from codyra.errors import UserError
-from codyra.reading import damaged, parse_json, parse_yaml, read_bytes, read_json, read_text, within
+from codyra.naming import check_distinct, check_task_name, task_folder
+from codyra.reading import (
+    MAX_YAML_BYTES,
+    damaged,
+    parse_json,
+    parse_yaml,
+    read_bytes,
+    read_json,
+    read_text,
+    within,
+)
 
 FORMAT = 1
 MAX_SAMPLE_BYTES = 1_000_000
 """Largest thumbnail; a report carries them all."""
+MAX_TASKS = 1000
+MAX_STEPS = 1_000_000
+"""Logged steps of one task."""
+MAX_FIGURE = 1e30
+"""What no measured figure exceeds; larger ones overflow when a report adds them up."""
 
-Score = float | None
+Figure = Annotated[float, Field(ge=-MAX_FIGURE, le=MAX_FIGURE, allow_inf_nan=False)]
+Size = Annotated[float, Field(ge=0, le=MAX_FIGURE, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, lt=10**18)]
+TaskName = Annotated[str, AfterValidator(check_task_name)]
+ModuleName = Annotated[str, Field(max_length=200)]
+PerTask = Field(max_length=MAX_TASKS)
+Score = Figure | None
 T = TypeVar("T")
 
 
@@ -33,7 +53,7 @@ class BaseModelInfo:
     name: str
     revision: str | None = None
     sha256: str | None = None
-    parameters: int | None = None
+    parameters: Count | None = None
     model_type: str | None = None
 
 
@@ -42,24 +62,24 @@ class MethodInfo:
     """What the method declares about itself."""
 
     name: str
-    stores: str | bool | int | None = None
+    stores: str | bool | Count | None = None
     needs_reference_data: bool | str | None = None
     needs_number_of_tasks: bool | str | None = None
     task_id_at_test: bool | str | None = None
-    extra_inference: bool | str | float | None = None
-    trainable_parameters: int | None = None
+    extra_inference: bool | str | Figure | None = None
+    trainable_parameters: Count | None = None
 
 
 @dataclass(frozen=True)
 class DataInfo:
     """Where one task's examples came from; `train` and `test` count examples, `classes` counts classes."""
 
-    task: str
+    task: TaskName
     source: str
     fingerprint: str
-    train: int
-    test: int
-    classes: int
+    train: Count
+    test: Count
+    classes: Count
 
 
 @dataclass(frozen=True)
@@ -75,9 +95,9 @@ class TaskTiming:
     """Wall-clock seconds of one task."""
 
     name: str
-    train_seconds: float | None = None
-    merge_seconds: float | None = None
-    score_seconds: float | None = None
+    train_seconds: Size | None = None
+    merge_seconds: Size | None = None
+    score_seconds: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -86,17 +106,17 @@ class Timing:
 
     started: str | None = None
     finished: str | None = None
-    zero_shot_seconds: float | None = None
-    tasks: tuple[TaskTiming, ...] = ()
+    zero_shot_seconds: Size | None = None
+    tasks: Annotated[tuple[TaskTiming, ...], PerTask] = ()
 
 
 @dataclass(frozen=True)
 class Archived:
     """One archive/NN: what `reason` (append or revert) put aside; `tasks` were the run's tasks until then."""
 
-    number: int
-    reason: str
-    tasks: tuple[str, ...]
+    number: Annotated[int, Field(ge=1, le=MAX_TASKS)]
+    reason: Literal["append", "revert"]
+    tasks: Annotated[tuple[TaskName, ...], PerTask]
 
 
 @dataclass(frozen=True)
@@ -104,27 +124,26 @@ class Manifest:
     """manifest.json: what ran, where, on what.
 
     `scored_among` are the tasks whose classes made up the pooled label space; after a revert these are more than
-    the tasks of the run. `files` has the SHA-256 of every other file.
+    the tasks of the run.
     """
 
     format: int
     status: Literal["finished", "unfinished"]
-    seed: int
+    seed: Count
     base: BaseModelInfo
     method: MethodInfo
-    data: tuple[DataInfo, ...]
+    data: Annotated[tuple[DataInfo, ...], Field(min_length=1, max_length=MAX_TASKS)]
     versions: dict[str, str] = field(default_factory=dict)
     machine: str | None = None
     device: str | None = None
-    threads: int | None = None
-    processes: int | None = None
+    threads: Count | None = None
+    processes: Count | None = None
     ties: tuple[Tie, ...] = ()
     timing: Timing = Timing()
-    peak_memory_bytes: int | None = None
-    rounding_loss: tuple[float | None, ...] = ()
-    scored_among: tuple[str, ...] = ()
-    archive: tuple[Archived, ...] = ()
-    files: dict[str, str] = field(default_factory=dict)
+    peak_memory_bytes: Count | None = None
+    rounding_loss: Annotated[tuple[Score, ...], PerTask] = ()
+    scored_among: Annotated[tuple[TaskName, ...], PerTask] = ()
+    archive: Annotated[tuple[Archived, ...], PerTask] = ()
 
 
 @dataclass(frozen=True)
@@ -141,14 +160,14 @@ class MeasuredScore:
     """One score in percent with its binomial standard error in percentage points."""
 
     score: Score = None
-    standard_error: float | None = None
+    standard_error: Score = None
 
 
 @dataclass(frozen=True)
 class TaskScores:
     """Before the stream, right after learning the task, at the end; None where the task was not scored."""
 
-    examples: int | None = None
+    examples: Count | None = None
     zero_shot: MeasuredScore | None = None
     learned: MeasuredScore | None = None
     last: MeasuredScore | None = None
@@ -177,11 +196,11 @@ class RunMetrics(StreamMetrics):
     """metrics.json: the figures of both label spaces; the lists have one entry per task."""
 
     own_label_space: StreamMetrics | None = None
-    update_norm: tuple[float | None, ...] = ()
-    drift: tuple[float | None, ...] = ()
-    mean_rank: tuple[float | None, ...] = ()
-    survival_auc: tuple[float | None, ...] = ()
-    trainable_parameters: int | None = None
+    update_norm: Annotated[tuple[Score, ...], PerTask] = ()
+    drift: Annotated[tuple[Score, ...], PerTask] = ()
+    mean_rank: Annotated[tuple[Score, ...], PerTask] = ()
+    survival_auc: Annotated[tuple[Score, ...], PerTask] = ()
+    trainable_parameters: Count | None = None
     per_task: dict[str, TaskScores] = field(default_factory=dict)
 
 
@@ -189,9 +208,9 @@ class RunMetrics(StreamMetrics):
 class ModuleUpdate:
     """One module's share of an update: ranks kept out of `r` (None when dense) and its Frobenius norm."""
 
-    kept: int | None = None
-    r: int | None = None
-    norm: float | None = None
+    kept: Count | None = None
+    r: Count | None = None
+    norm: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -199,35 +218,48 @@ class RankTable:
     """ranks.json of one task."""
 
     kind: str
-    modules: dict[str, ModuleUpdate]
+    modules: dict[ModuleName, ModuleUpdate]
     no_change: bool = False
-    survival_auc: float | None = None
-    norm: float | None = None
+    survival_auc: Score = None
+    norm: Size | None = None
 
 
 @dataclass(frozen=True)
 class TrainStep:
     """One logged training step; `kappa` is the proximal threshold, `kept` the mean surviving ranks."""
 
-    step: int
-    loss: float | None = None
-    kappa: float | None = None
-    kept: float | None = None
+    step: Count
+    loss: Score = None
+    kappa: Score = None
+    kept: Score = None
+
+
+@dataclass(frozen=True)
+class GuardVerdict:
+    """guard.json of one task: scores on the held-out set in percent, and what the update was multiplied by."""
+
+    before: Figure
+    candidate: Figure
+    after: Figure
+    tolerance: Size
+    factor: Annotated[float, Field(ge=0, le=1)]
+    accepted: bool
 
 
 @dataclass(frozen=True)
 class TaskView:
-    """One folder under tasks/; `number` counts from 1, `ranks` is None while the task is unfinished."""
+    """One task that was begun; `number` counts from 1, `ranks` is None while it is unfinished."""
 
     number: int
     name: str
     ranks: RankTable | None
     steps: tuple[TrainStep, ...]
+    guard: GuardVerdict | None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One example shown to people: `image` holds the bytes of a PNG or JPEG file, or `text` is set."""
+    """One example shown to people: its text, or the bytes of a PNG or JPEG file; neither when the file is gone."""
 
     label: str
     text: str | None = None
@@ -289,37 +321,61 @@ def read_run(path: str | Path) -> RunView:
         UserError: `path` is no run folder, or a file in it is missing or damaged; one line that names it.
     """
     folder = Path(path)
-    if not (folder / "manifest.json").is_file():
+    manifest_file = _file(folder, "manifest.json")
+    if manifest_file is None:
         raise UserError(
             f"{folder} is no run folder (no manifest.json in it); give the folder that `codyra run` wrote"
         )
-    content = read_json(folder / "manifest.json")
-    if isinstance(content, dict) and content.get("format") != FORMAT:
-        found = content.get("format")
-        raise UserError(f"{folder} has run-folder format {found}, this codyra reads {FORMAT}; update codyra")
-    manifest = _checked(Manifest, content, folder / "manifest.json")
+    manifest = _read_manifest(manifest_file)
     names = tuple(entry.task for entry in manifest.data)
-
-    accuracy = _read_accuracy(folder / "accuracy.csv", names)
-    metrics_file = folder / "metrics.json"
-    metrics = _checked(RunMetrics, read_json(metrics_file), metrics_file) if metrics_file.is_file() else None
-    if manifest.status == "finished":
-        for file, present in (("accuracy.csv", accuracy is not None), ("metrics.json", metrics is not None)):
-            if not present:
-                damaged(folder / file, "missing although the run is marked finished")
-    config, config_text = _read_config(folder / "config.yaml")
-    return RunView(
-        name=folder.resolve().name,
+    metrics_file = _file(folder, "metrics.json")
+    config, config_text = _read_config(within(folder, "config.yaml"))
+    view = RunView(
+        name=os.fsencode(folder.resolve().name).decode("utf-8", "replace"),
         manifest=manifest,
         config=config,
         config_text=config_text,
-        accuracy=accuracy or AccuracyTable(tasks=names, zero_shot=None, rows=()),
-        accuracy_task=_read_accuracy(folder / "accuracy_task.csv", names),
-        metrics=metrics,
-        tasks=_read_tasks(folder / "tasks", names),
+        accuracy=_read_accuracy(folder, "accuracy.csv", names) or AccuracyTable(names, None, ()),
+        accuracy_task=_read_accuracy(folder, "accuracy_task.csv", names),
+        metrics=_checked(RunMetrics, read_json(metrics_file), metrics_file) if metrics_file else None,
+        tasks=_read_tasks(folder, names),
         samples=_read_samples(folder),
-        labels=_read_labels(folder / "labels.json", names),
+        labels=_read_labels(folder, names),
     )
+    if manifest.status == "finished":
+        _check_complete(folder, view)
+    return view
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    """A file of the run folder, None where nothing has that name."""
+    file = within(folder, name)
+    return file if os.path.lexists(file) else None
+
+
+def _check_complete(folder: Path, view: RunView) -> None:
+    names = view.accuracy.tasks
+    if view.metrics is None:
+        damaged(folder / "metrics.json", "missing although the run is marked finished")
+    if len(view.accuracy.rows) < len(names):
+        damaged(folder / "accuracy.csv", "rows are missing although the run is marked finished")
+    for task_index, name in enumerate(names):
+        if task_index >= len(view.tasks) or view.tasks[task_index].ranks is None:
+            file = folder / "tasks" / task_folder(task_index, name) / "ranks.json"
+            damaged(file, "missing although the run is marked finished")
+
+
+def _read_manifest(file: Path) -> Manifest:
+    content = read_json(file)
+    if isinstance(content, dict) and content.get("format") != FORMAT:
+        found = content.get("format")
+        raise UserError(f"{file} has run-folder format {found!r}, this codyra reads {FORMAT}; update codyra")
+    manifest = _checked(Manifest, content, file)
+    try:
+        check_distinct(entry.task for entry in manifest.data)
+    except UserError as error:
+        damaged(file, str(error))
+    return manifest
 
 
 def _checked(kind: type[T], content: Any, file: Path) -> T:
@@ -327,12 +383,12 @@ def _checked(kind: type[T], content: Any, file: Path) -> T:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "top level"
-        damaged(file, f"{where}: {first['msg']}")
+        where = ".".join(map(str, first["loc"]))[:100] or "top level"
+        damaged(file, f"{where}: {first['msg'].removeprefix('Value error, ')}")
 
 
 def _read_config(file: Path) -> tuple[Mapping[str, Any], str]:
-    text = read_text(file)
+    text = read_text(file, MAX_YAML_BYTES)
     try:
         config = parse_yaml(text)
     except ValueError as error:
@@ -342,66 +398,76 @@ def _read_config(file: Path) -> tuple[Mapping[str, Any], str]:
     return config, text
 
 
-def _read_accuracy(file: Path, names: Sequence[str]) -> AccuracyTable | None:
+def _read_accuracy(folder: Path, name: str, names: Sequence[str]) -> AccuracyTable | None:
     """The table, or None when there is no such file. Its tasks must be those of the manifest, in order."""
-    if not file.is_file():
+    file = _file(folder, name)
+    if file is None:
         return None
+    rows = []
     try:
-        header, *lines = list(csv.reader(io.StringIO(read_text(file), newline=""))) or [[]]
+        lines = csv.reader(io.StringIO(read_text(file), newline=""))
+        if next(lines, []) != ["after", *names]:
+            damaged(file, "its header does not name the tasks of manifest.json in their order")
+        # By position, because there may be fewer rows than tasks.
+        for after, line in zip(["zero-shot", *names], lines, strict=False):
+            rows.append(_read_row(file, after, line, len(names)))
+        if next(lines, None) is not None:
+            damaged(file, "it has more rows than the run has tasks")
     except csv.Error as error:
         damaged(file, f"not CSV ({error})")
-    if header != ["after", *names]:
-        damaged(file, "its header does not name the tasks of manifest.json in their order")
-    labels, rows = [], []
-    for line in lines:
-        if len(line) != len(header):
-            damaged(file, f"a row has {len(line)} cells, the header {len(header)}")
-        labels.append(line[0])
-        try:
-            rows.append(tuple(_score(cell) for cell in line[1:]))
-        except ValueError as error:
-            damaged(file, f"row {line[0]!r}: {error}")
-    # By position, because a task may itself be called zero-shot.
-    if labels != ["zero-shot", *names][: len(labels)]:
-        damaged(file, "its rows are not zero-shot and then the learnt tasks in their order")
     return AccuracyTable(tasks=tuple(names), zero_shot=rows[0] if rows else None, rows=tuple(rows[1:]))
+
+
+def _read_row(file: Path, after: str, line: Sequence[str], num_tasks: int) -> tuple[Score, ...]:
+    if not line or line[0] != after:
+        damaged(file, "its rows are not zero-shot and then the learnt tasks in their order")
+    if len(line) != num_tasks + 1:
+        damaged(file, f"row {after!r} has {len(line)} cells, the header {num_tasks + 1}")
+    try:
+        return tuple(_score(cell) for cell in line[1:])
+    except ValueError as error:
+        damaged(file, f"row {after!r}: {error}")
 
 
 def _score(cell: str) -> Score:
     if cell == "":
         return None
     score = float(cell)
-    if not math.isfinite(score):
-        raise ValueError(f"{cell} is not a finite score")
+    if not abs(score) <= MAX_FIGURE:
+        raise ValueError(f"{cell} is no score")
     return score
 
 
-def _read_tasks(directory: Path, names: Sequence[str]) -> tuple[TaskView, ...]:
-    tasks = {}
-    for folder in directory.glob("[0-9]*-*"):
-        found = re.match(r"\d+", folder.name)
-        assert found is not None
-        number = int(found.group())
-        if not 1 <= number <= len(names) or number in tasks:
-            damaged(folder, f"manifest.json lists {len(names)} tasks, and each has one folder")
-        ranks_file = folder / "ranks.json"
-        tasks[number] = TaskView(
-            number=number,
-            name=names[number - 1],
-            ranks=_checked(RankTable, read_json(ranks_file), ranks_file) if ranks_file.is_file() else None,
-            steps=_read_steps(folder / "train.jsonl", complete=ranks_file.is_file()),
+def _read_tasks(folder: Path, names: Sequence[str]) -> tuple[TaskView, ...]:
+    """The tasks that were begun. Tasks are learnt in order; other folders are none of the run's."""
+    tasks = []
+    for task_index, name in enumerate(names):
+        directory = Path("tasks") / task_folder(task_index, name)
+        if not os.path.isdir(within(folder, directory)):
+            break
+        ranks_file, log, guard = (
+            _file(folder, str(directory / file)) for file in ("ranks.json", "train.jsonl", "guard.json")
         )
-    return tuple(tasks[number] for number in sorted(tasks))
+        tasks.append(
+            TaskView(
+                number=task_index + 1,
+                name=name,
+                ranks=_checked(RankTable, read_json(ranks_file), ranks_file) if ranks_file else None,
+                steps=_read_steps(log, complete=ranks_file is not None) if log else (),
+                guard=_checked(GuardVerdict, read_json(guard), guard) if guard else None,
+            )
+        )
+    return tuple(tasks)
 
 
 def _read_steps(file: Path, *, complete: bool) -> tuple[TrainStep, ...]:
     """The log of one task. The last line of an unfinished task may be half written; it is left out then."""
-    if not file.is_file():
-        return ()
     text = read_text(file)
-    lines = text.splitlines()
-    if not complete and lines and not text.endswith("\n"):
-        lines.pop()
+    if text.count("\n") > MAX_STEPS:
+        damaged(file, f"more than {MAX_STEPS} steps")
+    *lines, last = text.split("\n")
+    if last and complete:
+        lines.append(last)
     return _checked(tuple[TrainStep, ...], [parse_json(line, file) for line in lines], file)
 
 
@@ -420,16 +486,18 @@ class _StoredSamples:
 
 
 def _read_samples(folder: Path) -> tuple[TaskSamples, ...]:
-    file = folder / "samples.json"
-    if not file.is_file():
+    file = _file(folder, "samples.json")
+    if file is None:
         return ()
     stored = _checked(tuple[_StoredSamples, ...], read_json(file), file)
+    pictures = {one.image for entry in stored for one in entry.examples if one.image is not None}
+    images = {name: _read_image(folder, name) for name in pictures}
     return tuple(
         TaskSamples(
             task=entry.task,
             prompt=entry.prompt,
             examples=tuple(
-                Sample(label=one.label, text=one.text, image=_read_image(folder, one.image))
+                Sample(label=one.label, text=one.text, image=images.get(one.image or ""))
                 for one in entry.examples
             ),
         )
@@ -437,9 +505,21 @@ def _read_samples(folder: Path) -> tuple[TaskSamples, ...]:
     )
 
 
-def _read_labels(file: Path, names: Sequence[str]) -> LabelSpace | None:
+def _read_image(folder: Path, name: str) -> bytes | None:
+    """The bytes of a sample picture. A report is passed on: nothing from outside the run folder gets in."""
+    file = _file(folder, name)
+    if file is None:
+        return None
+    content = read_bytes(file, MAX_SAMPLE_BYTES)
+    if not content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
+        damaged(file, "neither PNG nor JPEG")
+    return content
+
+
+def _read_labels(folder: Path, names: Sequence[str]) -> LabelSpace | None:
     """The classes of all tasks, None when the run stopped before it wrote them."""
-    if not file.is_file():
+    file = _file(folder, "labels.json")
+    if file is None:
         return None
     labels = _checked(LabelSpace, read_json(file), file)
     if [task.name for task in labels.tasks] != list(names):
@@ -448,14 +528,3 @@ def _read_labels(file: Path, names: Sequence[str]) -> LabelSpace | None:
         if not task.classes or len(task.classes) != len(task.prompts):
             damaged(file, f"task {task.name} has {len(task.classes)} classes and {len(task.prompts)} prompts")
     return labels
-
-
-def _read_image(folder: Path, name: str | None) -> bytes | None:
-    """The bytes of a sample picture. A report is passed on: nothing from outside the run folder gets in."""
-    if name is None:
-        return None
-    file = within(folder, name)
-    content = read_bytes(file, MAX_SAMPLE_BYTES)
-    if not content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
-        damaged(file, "neither PNG nor JPEG")
-    return content

@@ -17,7 +17,6 @@ from codyra.engine.loop import Loop
 from codyra.engine.models import load_base, recompose, select_tasks
 from codyra.engine.plan import Estimate, Plan, check_disk, estimate, make_plan
 from codyra.engine.progress import Narrator, duration, size
-from codyra.errors import UserError
 from codyra.update import TaskUpdate
 
 

@@ -1,6 +1,5 @@
 """Named methods: one YAML file per method in this folder, options checked against the pieces it names."""
 
-import difflib
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -18,6 +17,7 @@ from codyra.methods.pieces.gated import Gated
 from codyra.methods.pieces.lora import Lora
 from codyra.methods.pieces.none import Nothing
 from codyra.methods.pieces.prox import Prox
+from codyra.naming import nearest
 
 PIECES: dict[str, type[Piece]] = {
     "none": Nothing,
@@ -68,8 +68,8 @@ def options_class(name: str) -> type[MethodOptions]:
         UserError: there is no such method.
     """
     if name not in method_names():
-        near = difflib.get_close_matches(name, method_names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else "choose one of"
+        near = nearest(name, method_names())
+        hint = f"did you mean {near}?" if near else "choose one of"
         raise UserError(f"method.name: there is no method {name!r}; {hint} ({', '.join(method_names())})")
     fields: dict[str, Any] = {
         option: (info.annotation, info)

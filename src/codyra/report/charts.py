@@ -13,6 +13,8 @@ NUM_STYLES = 8
 _WIDTH, _HEIGHT = 340, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 10, 8, 26
 _MAX_MARKED_POINTS = 24
+_LEAST_SPAN = 1e-300
+"""A smaller one divided into ticks comes to nothing."""
 
 Point = tuple[float, float | None]
 
@@ -28,8 +30,8 @@ class Series:
 
 def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
     """Round numbers that span low..high, roughly `about` of them."""
-    if high <= low:
-        high = low + (abs(low) or 1)
+    if high - low < _LEAST_SPAN:
+        high = low + (abs(low) if abs(low) > _LEAST_SPAN else 1)
     raw = (high - low) / about
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw * 0.999)

@@ -1,8 +1,12 @@
 """Module names laid out as a grid: kind of module by layer."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+_MAX_GAPS = 20
+"""Places of a grid for each module; one tower of a transformer fills every place."""
 
 
 @dataclass(frozen=True)
@@ -22,24 +26,22 @@ def arrange(names: Iterable[str]) -> ModuleGrid:
     lies in no layer keeps its whole name.
     """
     split = {name: _split(name) for name in names}
-    towers = list(dict.fromkeys(tower for tower, layer, _ in split.values() if layer is not None))
-    words = _tower_words(towers)
-    short = {
-        tower: _shortest_unique(
-            {kind for other, layer, kind in split.values() if other == tower and layer is not None}
-        )
-        for tower in towers
-    }
-    cells = {}
+    kinds_of: dict[str, set[str]] = {}
+    for tower, layer, kind in split.values():
+        if layer is not None:
+            kinds_of.setdefault(tower, set()).add(kind)
+    words = _tower_words(list(kinds_of))
+    short = {tower: _shortest_unique(of_tower) for tower, of_tower in kinds_of.items()}
+    cells: dict[tuple[str, int | None], str] = {}
     for name, (tower, layer, kind) in split.items():
         row = name if layer is None else f"{words[tower]} {short[tower][kind]}".strip()
         cells[row, layer] = name
-    assert len(cells) == len(split)
-    return ModuleGrid(
-        kinds=tuple(dict.fromkeys(kind for kind, _ in cells)),
-        layers=tuple(sorted({layer for _, layer in cells}, key=lambda layer: (layer is None, layer or 0))),
-        cells=cells,
-    )
+    kinds = tuple(dict.fromkeys(kind for kind, _ in cells))
+    layers = tuple(sorted({layer for _, layer in cells}, key=lambda layer: (layer is None, layer or 0)))
+    # Names of no transformer may clash, or leave a grid of almost nothing but gaps.
+    if len(cells) < len(split) or len(kinds) * len(layers) > _MAX_GAPS * len(cells):
+        return ModuleGrid(tuple(split), (None,), {(name, None): name for name in split})
+    return ModuleGrid(kinds, layers, cells)
 
 
 def _split(name: str) -> tuple[str, int | None, str]:
@@ -61,12 +63,11 @@ def _tower_words(towers: list[str]) -> dict[str, str]:
 
 
 def _shortest_unique(kinds: set[str]) -> dict[str, str]:
-    short = {}
-    for kind in kinds:
-        parts = kind.split(".")
-        tails = [".".join(parts[-length:]) for length in range(1, len(parts) + 1)]
-        others = [f".{other}" for other in kinds if other != kind]
-        short[kind] = next(
-            (tail for tail in tails if not any(other.endswith(f".{tail}") for other in others)), kind
-        )
-    return short
+    times = Counter(tail for kind in kinds for tail in _tails(kind))
+    return {kind: next((tail for tail in _tails(kind) if times[tail] == 1), kind) for kind in kinds}
+
+
+def _tails(kind: str) -> list[str]:
+    """The ends of a dotted name, shortest first."""
+    parts = kind.split(".")
+    return [".".join(parts[-length:]) for length in range(1, len(parts) + 1)]

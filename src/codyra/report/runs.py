@@ -48,7 +48,9 @@ class LabelledRun:
         if self.setting("stream", "only") is not None:
             reasons.append(f"partial stream: only {_words(self.setting('stream', 'only'))}")
         if self.taken_back:
-            reasons.append(f"scored among the classes of {_words(list(self.taken_back))} too, which were taken back")
+            reasons.append(
+                f"scored among the classes of {_words(list(self.taken_back))} too, which were taken back"
+            )
         return "; ".join(reasons) or None
 
     @property
@@ -85,7 +87,8 @@ def comparable_groups(runs: Sequence[LabelledRun]) -> list[list[LabelledRun]]:
             (entry.task, entry.fingerprint, entry.test, entry.classes) for entry in run.view.manifest.data
         ]
         rules = [run.setting("stream", key) for key in ("label_space", "ties", "only", "score_split")]
-        tasks = [task for task in run.setting("stream", "tasks") or () if isinstance(task, dict)]
+        listed = run.setting("stream", "tasks")
+        tasks = [task for task in listed if isinstance(task, dict)] if isinstance(listed, list) else []
         wording = [(task.get("prompt"), task.get("classes")) for task in tasks]
         groups.setdefault(repr((data, rules, wording, run.taken_back)), []).append(run)
     return list(groups.values())

@@ -34,7 +34,7 @@ def task_samples(group: Sequence[LabelledRun]) -> Markup:
 
 def _examples(entry: TaskSamples) -> Markup:
     chosen = entry.examples[:_MAX_EXAMPLES]
-    pictures = [example for example in chosen if example.image is not None]
+    pictures = [example for example in chosen if example.text is None]
     texts = [example for example in chosen if example.text is not None]
     return join(
         [
@@ -46,15 +46,17 @@ def _examples(entry: TaskSamples) -> Markup:
 
 
 def _picture(example: Sample) -> Markup:
-    assert example.image is not None
+    label = tag("span", example.label, class_="label")
+    if example.image is None:
+        return tag("li", tag("span", "(picture missing)"), label)
     if len(example.image) > _MAX_PICTURE_BYTES:
-        return tag("li", tag("span", "(picture too large)"), tag("span", example.label, class_="label"))
+        return tag("li", tag("span", "(picture too large)"), label)
     kind = "png" if example.image.startswith(b"\x89PNG") else "jpeg"
     source = f"data:image/{kind};base64,{b64encode(example.image).decode()}"
     return tag(
         "li",
         tag("img", src=source, alt=f"an example of {example.label}", width=72, height=72),
-        tag("span", example.label, class_="label"),
+        label,
     )
 
 

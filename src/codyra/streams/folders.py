@@ -6,7 +6,7 @@ from pathlib import Path
 
 from codyra.errors import UserError
 from codyra.streams.images import EXTENSIONS, ImageFile
-from codyra.streams.records import Records, Source
+from codyra.streams.records import Records, Source, checked_label
 
 
 def read_folder(folder: Path, train: str, test: str) -> Source:
@@ -16,7 +16,8 @@ def read_folder(folder: Path, train: str, test: str) -> Source:
     Hidden entries and files without an image extension are ignored.
 
     Raises:
-        UserError: a split is missing or has no class folders, or a link leads to a folder or elsewhere.
+        UserError: a split is missing or has no class folders, an image is no file, or a link leads to a folder or
+            elsewhere.
     """
     splits = [_read_split(folder, name) for name in (train, test)]
     class_names = sorted({name for _, names in splits for name in names})
@@ -33,7 +34,8 @@ def _read_split(folder: Path, split: str) -> tuple[Records, list[str]]:
             f"{place} has no class folders; put the images of each class into a folder of its name"
         )
     inputs, labels = [], []
-    for class_name in class_names:
+    for number, class_name in enumerate(class_names, start=1):
+        checked_label(class_name, f"{place}, class folder", number)
         for path in _images_below(place / class_name, top=Path(os.path.realpath(place))):
             inputs.append(ImageFile(folder, path.relative_to(folder).as_posix()))
             labels.append(class_name)
@@ -49,6 +51,8 @@ def _images_below(folder: Path, top: Path) -> Iterator[Path]:
             yield from _images_below(path, top)
         elif path.suffix.lower() in EXTENSIONS:
             _refuse_link(path, top)
+            if not path.is_file():  # a pipe would be read for ever
+                raise UserError(f"{path} is no file, or a link to none; replace or remove it")
             yield path
 
 

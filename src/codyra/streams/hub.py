@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from codyra.errors import UserError
+from codyra.naming import did_you_mean
 from codyra.streams.images import ImageRow
-from codyra.streams.nearest import did_you_mean
 from codyra.streams.records import Records, Source, checked_label, label_order, named_labels, text_records
 from codyra.streams.spec import Role
 

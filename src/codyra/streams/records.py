@@ -57,7 +57,7 @@ def text_records(rows: Iterable[tuple[object, object]], place: str) -> Records:
     """
     texts, labels = [], []
     for number, (text, label) in enumerate(rows, start=1):
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or not text.strip() or not _is_whole(text):
             raise UserError(
                 f"{place}, record {number}: the text is {_shown(text)}; fill it in or drop the record"
             )
@@ -72,16 +72,16 @@ def checked_label(label: object, place: str, number: int) -> str:
     Raises:
         UserError: it is missing, empty or of another type.
     """
-    if not isinstance(label, str | int) or label == "":
+    if not isinstance(label, str | int) or label == "" or not _is_whole(str(label)):
         raise UserError(
             f"{place}, record {number}: the label is {_shown(label)}; use a class name or an integer"
         )
     return str(label)
 
 
-def named_labels(indices: Iterable[int | None], names: Sequence[str]) -> list[str | None]:
+def named_labels(indices: Iterable[object], names: Sequence[str]) -> list[str | None]:
     """Class names of the integers of a class-label column; None for no class (-1 marks an unlabelled row)."""
-    return [names[index] if index is not None and 0 <= index < len(names) else None for index in indices]
+    return [names[index] if isinstance(index, int) and 0 <= index < len(names) else None for index in indices]
 
 
 def label_order(labels: Iterable[str]) -> tuple[str, ...]:
@@ -92,7 +92,18 @@ def label_order(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(distinct)
 
 
+def _is_whole(text: str) -> bool:
+    """False for half of a surrogate pair, which no tokenizer and no file takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _shown(value: object) -> str:
     if value is None:
         return "missing"
-    return "empty" if isinstance(value, str) else f"of type {type(value).__name__}"
+    if isinstance(value, str):
+        return "not valid Unicode" if value.strip() else "empty"
+    return f"of type {type(value).__name__}"

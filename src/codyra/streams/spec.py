@@ -1,15 +1,14 @@
 """The `stream:` section of a config: which tasks, in which order, scored how."""
 
-import unicodedata
+from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from codyra.errors import UserError
-from codyra.streams.nearest import did_you_mean
+from codyra.naming import check_distinct, check_task_name, did_you_mean
 
 SOURCES = ("imagefolder", "csv", "json", "parquet", "hf")
-MAX_NAME_LENGTH = 64
 
 Role = Literal["text", "image", "label"]
 ClassName = Annotated[str, Field(coerce_numbers_to_str=True)]
@@ -56,19 +55,7 @@ class TaskSpec(BaseModel):
     @field_validator("name")
     @classmethod
     def _name_is_a_folder_name(cls, name: str) -> str:
-        if not name or name != name.strip():
-            raise ValueError("a task name must not be empty, nor begin or end with a space")
-        if len(name) > MAX_NAME_LENGTH:
-            raise ValueError(
-                f"a task name has at most {MAX_NAME_LENGTH} characters, this one has {len(name)}"
-            )
-        if name[0] == "." or ".." in name or not name.isprintable() or set(name) & set("/\\"):
-            raise ValueError(
-                f"task name {name!r} cannot name a folder; no / or \\, '..', leading dot or control character"
-            )
-        if name.casefold() == "zero-shot":
-            raise ValueError("'zero-shot' is the first row of every accuracy table; choose another task name")
-        return name
+        return check_task_name(name)
 
     @field_validator("data")
     @classmethod
@@ -86,9 +73,9 @@ class TaskSpec(BaseModel):
     @field_validator("classes")
     @classmethod
     def _classes_are_distinct(cls, classes: list[str] | None) -> list[str] | None:
-        repeated = [name for name in classes or [] if (classes or []).count(name) > 1]
-        if repeated:
-            raise ValueError(f"class {repeated[0]!r} is listed twice")
+        for name, times in Counter(classes or []).items():
+            if times > 1:
+                raise ValueError(f"class {name!r} is listed twice")
         return classes
 
     @field_validator("splits")
@@ -139,15 +126,7 @@ class StreamSpec(BaseModel):
     @model_validator(mode="after")
     def _names_are_distinct_and_known(self) -> Self:
         names = [task.name for task in self.tasks]
-        by_folder: dict[str, str] = {}
-        for name in names:
-            # file systems that ignore case or normalise accents would give both tasks one folder
-            folder = unicodedata.normalize("NFC", name).casefold()
-            if folder in by_folder:
-                raise ValueError(
-                    f"two tasks are named {name!r} and {by_folder[folder]!r}; rename one of them"
-                )
-            by_folder[folder] = name
+        check_distinct(names)
         for name in self.only or []:
             if name not in names:
                 raise ValueError(f"only: no task {name!r}{did_you_mean(name, names)}")

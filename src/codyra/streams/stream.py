@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from codyra.errors import UserError
+from codyra.naming import did_you_mean
 from codyra.streams.images import ImageInput
-from codyra.streams.nearest import did_you_mean
 from codyra.streams.records import Modality, Records, Source
 from codyra.streams.shots import draw_shots, restore_shots
 from codyra.streams.sources import load_source
@@ -128,8 +128,8 @@ def _build_task(
 def _class_names(source: Source, selected: list[str] | None) -> tuple[str, ...]:
     if not source.class_names:
         raise UserError(f"{source.train.place} is empty; a task needs training examples")
+    known = set(source.class_names)
     if selected is None:
-        known = set(source.class_names)
         for label in source.test.labels:
             if label not in known:
                 raise UserError(
@@ -138,7 +138,7 @@ def _class_names(source: Source, selected: list[str] | None) -> tuple[str, ...]:
                 )
         return source.class_names
     for name in selected:
-        if name not in source.class_names:
+        if name not in known:
             raise UserError(f"classes: no class '{name}'{did_you_mean(name, source.class_names)}")
     return tuple(selected)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from codyra.errors import UserError
-from codyra.streams.nearest import did_you_mean
-from codyra.streams.records import Records, Source, label_order, named_labels, text_records
+from codyra.naming import did_you_mean
+from codyra.streams.records import Records, Source, checked_label, label_order, named_labels, text_records
 
 EXTENSIONS = {"csv": (".csv",), "json": (".json", ".jsonl"), "parquet": (".parquet",)}
 Rows = Iterator[tuple[object, object]]
@@ -69,9 +69,10 @@ def _column(path: Path, names: list[str], wanted: str) -> int:
 
 
 def _rows_of_json(path: Path, text: str, label: str) -> Rows:
+    text_of_file = path.read_text("utf-8-sig")
     try:
-        records = json.loads(path.read_text("utf-8-sig"))
-    except json.JSONDecodeError as error:
+        records = json.loads(text_of_file)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}; one record per line belongs into .jsonl") from error
     if not isinstance(records, list):
         raise UserError(f"{path} must hold a JSON list of records; it holds one {type(records).__name__}")
@@ -85,7 +86,7 @@ def _rows_of_jsonl(path: Path, text: str, label: str) -> Rows:
             if line.strip():
                 try:
                     record = json.loads(line)
-                except json.JSONDecodeError as error:
+                except (ValueError, RecursionError) as error:
                     raise UserError(f"{path}, line {number}, is not JSON: {error}") from error
                 yield _fields(path, number, record, text, label)
 
@@ -126,7 +127,13 @@ def _declared_classes(path: Path, label: str) -> tuple[str, ...]:
         return ()
     import datasets
 
-    return tuple(getattr(datasets.Features.from_arrow_schema(schema)[label], "names", ()))
+    try:
+        names = tuple(getattr(datasets.Features.from_arrow_schema(schema)[label], "names", ()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"cannot read the features that {path} declares ({error}); mend or replace the file"
+        ) from error
+    return tuple(checked_label(name, f"{path}, features", n) for n, name in enumerate(names, start=1))
 
 
 _READERS: dict[str, Callable[[Path, str, str], Rows]] = {

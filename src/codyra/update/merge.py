@@ -28,7 +28,8 @@ def compose(net: nn.Module, base: Mapping[str, Tensor], updates: Iterable[TaskUp
         Every name of `base`; a tensor that no update touches is the base's own, not a copy.
 
     Raises:
-        UserError: an update touches what `base` lacks, or has another shape.
+        UserError: an update touches what `net` or `base` lacks, has another shape, or has factors for what is no
+            linear layer.
     """
     sums = _exact_sums(net, base, updates)
     return {name: sums[name].to(weight.dtype) if name in sums else weight for name, weight in base.items()}
@@ -122,8 +123,16 @@ def _exact_sums(
 
 
 def _add(net: nn.Module, base: Mapping[str, Tensor], sums: dict[str, Tensor], update: TaskUpdate) -> None:
+    modules = dict(net.named_modules())
     for name, (A_KD, B_OK) in update.factors.items():
-        left, right = (A_KD.T, B_OK.T) if isinstance(net.get_submodule(name), Conv1D) else (B_OK, A_KD)
+        layer = modules.get(name)
+        if not isinstance(layer, nn.Linear | Conv1D):
+            there = "is missing" if layer is None else f"is {type(layer).__name__}, not a linear layer,"
+            raise UserError(
+                f"an update adapts {name}, which {there} in the base model; "
+                "use the base model it was trained on"
+            )
+        left, right = (A_KD.T, B_OK.T) if isinstance(layer, Conv1D) else (B_OK, A_KD)
         weight = _accumulator(base, sums, f"{name}.weight", torch.Size((left.shape[0], right.shape[1])))
         weight.addmm_(left.to(weight), right.to(weight))
     for name, tensor in update.tensors.items():

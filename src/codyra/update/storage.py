@@ -1,23 +1,24 @@
 """The files of a task update; the adapter among them is standard PEFT LoRA and loads without codyra."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import safetensors.torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import pad as pad_zeros
 
 from codyra import files
-from codyra.errors import UserError
+from codyra.reading import damaged, read_json, read_tensors, within
 
 if TYPE_CHECKING:
     from codyra.update.task_update import TaskUpdate
 
 Kind = Literal["low_rank", "dense", "cumulative", "head", "none"]
+T = TypeVar("T", bound=BaseModel)
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -32,10 +33,42 @@ BASE_INFO = {
 }
 
 
-def check_kind(kind: str) -> None:
-    """Raise UserError for a kind of update that this version does not know."""
-    if kind not in get_args(Kind):
-        raise UserError(f"unknown kind of update {kind!r}; known are {', '.join(get_args(Kind))}")
+class _Module(BaseModel):
+    """One module in ranks.json; no ranks for a dense update."""
+
+    model_config = ConfigDict(strict=True)
+
+    kept: Annotated[int, Field(ge=0)] | None
+    r: Annotated[int, Field(ge=1)] | None
+    norm: Annotated[float, Field(ge=0)]
+
+
+class _RankTable(BaseModel):
+    """ranks.json, as far as it is read back."""
+
+    model_config = ConfigDict(strict=True)
+
+    kind: Kind
+    no_change: bool
+    survival_auc: Annotated[float, Field(ge=0, le=1)] | None
+    modules: dict[str, _Module]
+
+
+class _AdapterConfig(BaseModel):
+    """adapter_config.json, as far as it is read back."""
+
+    model_config = ConfigDict(strict=True)
+
+    peft_type: Literal["LORA"]
+    r: int
+    lora_alpha: int
+    rank_pattern: dict[str, int]
+    alpha_pattern: dict[str, int]
+    auto_mapping: dict[str, str | None] | None
+    base_model_name_or_path: str | None
+    fan_in_fan_out: bool
+    task_type: str | None
+    target_modules: str | list[str]
 
 
 def save(update: "TaskUpdate", directory: Path, base_model: str | None, revision: str | None) -> None:
@@ -78,32 +111,28 @@ def load_fields(directory: Path) -> dict[str, Any]:
     Raises:
         UserError: a file is missing or damaged, or the files do not belong together.
     """
-    try:
-        table = _read_json(directory / RANKS)
-        check_kind(table["kind"])
-        fields: dict[str, Any] = {"kind": table["kind"], "survival_auc": table["survival_auc"]}
-        if table["kind"] in ("low_rank", "cumulative"):
-            fields["ranks"] = {name: row["kept"] for name, row in table["modules"].items()}
-            fields["full_ranks"] = {name: row["r"] for name, row in table["modules"].items()}
-        if table["no_change"]:
-            return fields
-        if "ranks" not in fields:
-            return fields | {"tensors": _read_tensors(directory / TENSORS)}
-        config = _read_json(directory / ADAPTER_CONFIG)
-        weights = _read_tensors(directory / ADAPTER_WEIGHTS)
-        adapted = {name: _keys(name) for name, kept in fields["ranks"].items() if kept}
-        if set(weights) != {key for keys in adapted.values() for key in keys}:
-            raise UserError(f"{ADAPTER_WEIGHTS} and {RANKS} name different modules; restore the folder")
-        fields["factors"] = {name: (weights[A], weights[B]) for name, (A, B) in adapted.items()}
-        fields["base_info"] = {key: config[key] for key in BASE_INFO}
-        fields["lookalikes"] = isinstance(config["target_modules"], str)
+    table = _checked(_RankTable, within(directory, RANKS))
+    fields: dict[str, Any] = {"kind": table.kind, "survival_auc": table.survival_auc}
+    if table.kind in ("low_rank", "cumulative"):
+        fields["ranks"] = {name: module.kept for name, module in table.modules.items()}
+        fields["full_ranks"] = {name: module.r for name, module in table.modules.items()}
+        if None in {*fields["ranks"].values(), *fields["full_ranks"].values()}:
+            damaged(directory / RANKS, f"an update of kind {table.kind!r} has ranks for every module")
+    if table.no_change:
         return fields
-    except UserError as error:
-        raise UserError(f"{directory}: {error}") from error
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{directory} holds a damaged task update ({error}); restore the folder") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{directory} holds a task update without {error}; restore the folder") from error
+    if "ranks" not in fields:
+        return fields | {"tensors": read_tensors(within(directory, TENSORS))}
+    config = _checked(_AdapterConfig, within(directory, ADAPTER_CONFIG))
+    if (config.lora_alpha, config.alpha_pattern) != (config.r, config.rank_pattern):
+        damaged(directory / ADAPTER_CONFIG, "the scale of its factors is not 1 everywhere")
+    weights = read_tensors(within(directory, ADAPTER_WEIGHTS))
+    adapted = {name: _keys(name) for name, kept in fields["ranks"].items() if kept}
+    if set(weights) != {key for keys in adapted.values() for key in keys}:
+        damaged(directory / ADAPTER_WEIGHTS, f"it has not the modules that {RANKS} has")
+    fields["factors"] = {name: (weights[A], weights[B]) for name, (A, B) in adapted.items()}
+    fields["base_info"] = config.model_dump(include=set(BASE_INFO))
+    fields["lookalikes"] = isinstance(config.target_modules, str)
+    return fields
 
 
 def has_lookalikes(targets: Iterable[str], names: Iterable[str]) -> bool:
@@ -169,18 +198,13 @@ def _pattern_key(name: str, ranks: Mapping[str, int]) -> str:
     return name if hit == [name] else f"^{re.escape(name)}"
 
 
-def _read_json(path: Path) -> Any:
-    return json.loads(_existing(path).read_text(encoding="utf-8"))
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    return safetensors.torch.load_file(_existing(path))
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise UserError(f"{path.name} is missing, so this is no whole task update; restore the folder")
-    return path
+def _checked(kind: type[T], file: Path) -> T:
+    try:
+        return kind.model_validate(read_json(file))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))[:100] or "top level"
+        damaged(file, f"{where}: {first['msg']}")
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -5,11 +5,12 @@ with gate and scale folded into B.
 """
 
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from scipy.stats import rankdata
@@ -20,6 +21,13 @@ from codyra.errors import UserError
 from codyra.tuner import GatedLinear, ProximalStep, plain_network
 from codyra.tuner.compat import LoraLayer
 from codyra.update import storage
+
+MAX_NORM = 1e30
+"""Frobenius norm of one module's update; no float32 weight survives a larger one."""
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# PEFT reads the names in an adapter's rank_pattern as regular expressions.
+_PART = r"[^.^$|?*+()\[\]{}\\]+"
+_MODULE_NAME = re.compile(rf"{_PART}(?:\.{_PART})*")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +50,8 @@ class TaskUpdate:
         norms: {module: Frobenius norm of its update}; {parameter: ...} for "dense".
 
     Raises:
-        UserError: shapes that do not fit together, or values that are not finite.
+        UserError: shapes that do not fit together, names that no adapter can hold, values that are not finite
+            or no floats.
     """
 
     kind: storage.Kind
@@ -61,6 +70,12 @@ class TaskUpdate:
         norms |= {name: _product_norm(A_KD, B_OK) for name, (A_KD, B_OK) in self.factors.items()}
         if self.kind == "dense":
             norms |= {name: _norm(tensor) for name, tensor in self.tensors.items()}
+        for name, norm in norms.items():
+            if not norm <= MAX_NORM:
+                raise UserError(
+                    f"the update of {name} is not finite or beyond all sense ({norm:g}): training diverged; "
+                    "lower the learning rate"
+                )
         object.__setattr__(self, "norms", norms)
 
     @property
@@ -279,7 +294,10 @@ def _norm(tensor: Tensor) -> float:
 
 
 def _check(update: TaskUpdate) -> None:
-    storage.check_kind(update.kind)
+    if update.kind not in get_args(storage.Kind):
+        raise UserError(
+            f"unknown kind of update {update.kind!r}; known are {', '.join(get_args(storage.Kind))}"
+        )
     if update.factors and update.kind not in ("low_rank", "cumulative"):
         raise UserError(
             f"an update of kind {update.kind!r} has no factors; its kind is 'low_rank' or 'cumulative'"
@@ -292,18 +310,28 @@ def _check(update: TaskUpdate) -> None:
         raise UserError(
             "the factors are not those of the modules with kept ranks; give factors for exactly these"
         )
+    for name in update.ranks:
+        if not _MODULE_NAME.fullmatch(name) or not name.isprintable():
+            raise UserError(f"{name!r} is no module name that an adapter can hold; rename the module")
+        kept, full = update.ranks[name], update.full_ranks[name]
+        if not 0 <= kept <= full:
+            raise UserError(f"{kept} of {full} ranks of {name} are kept, which cannot be; save it again")
     for name, (A_KD, B_OK) in update.factors.items():
         shapes = (tuple(A_KD.shape), tuple(B_OK.shape))
         kept, full = update.ranks[name], update.full_ranks[name]
-        if not (A_KD.ndim == B_OK.ndim == 2 and len(A_KD) == B_OK.shape[1] == kept <= full):
+        if not (A_KD.ndim == B_OK.ndim == 2 and len(A_KD) == B_OK.shape[1] == kept):
             raise UserError(
                 f"factors of {name} have shapes {shapes}, but {kept} of {full} ranks are kept; save it again"
             )
-        _check_finite(name, A_KD, B_OK)
+        _check_values(name, A_KD, B_OK)
     for name, tensor in update.tensors.items():
-        _check_finite(name, tensor)
+        _check_values(name, tensor)
 
 
-def _check_finite(name: str, *tensors: Tensor) -> None:
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-        raise UserError(f"the update of {name} is not finite: training diverged; lower the learning rate")
+def _check_values(name: str, *tensors: Tensor) -> None:
+    for tensor in tensors:
+        if tensor.dtype not in _DTYPES:
+            known = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
+            raise UserError(f"the update of {name} is of type {tensor.dtype}; it must be one of {known}")
+        if not bool(tensor.isfinite().all()):
+            raise UserError(f"the update of {name} is not finite: training diverged; lower the learning rate")
