@@ -53,6 +53,7 @@ HF_CHECKPOINTS = {
 """Hugging Face checkpoint of the same architecture, by width and patch size of the vision tower."""
 
 LOAD_ERRORS = (
+    AssertionError,
     OSError,
     ValueError,
     RuntimeError,
