@@ -39,7 +39,7 @@ def test_help_answers_without_loading_torch(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr
-    for name in ("demo", "run", "report", "history"):
+    for name in ("demo", "run", "report", "history", "checkout", "export", "predict"):
         assert name in done.stdout
 
 

@@ -387,3 +387,22 @@ def test_sentence_transformers_files_that_lead_elsewhere_or_are_damaged(saved, t
     with pytest.raises(UserError, match="sentence-transformers files") as caught:
         load_family(ModelSpec(name=str(directory)))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("sentence_bert_config.json", "[]"),
+        ("sentence_bert_config.json", '{"max_seq_length": [1]}'),
+        ("sentence_bert_config.json", "[" * 10**5),
+        ("tokenizer.json", "{}"),
+        ("tokenizer.json", '{"version": null}'),
+        ("tokenizer_config.json", '{"model_max_length": [1], "tokenizer_class": "PreTrainedTokenizerFast"}'),
+    ],
+)
+def test_small_files_that_hold_something_else_are_one_line(saved, tmp_path, file, content):
+    directory = shutil.copytree(saved("bert"), tmp_path / "model")
+    (directory / file).write_text(content)
+    with pytest.raises(UserError) as caught:
+        load_family(ModelSpec(name=str(directory)))
+    assert "\n" not in str(caught.value)

@@ -9,10 +9,10 @@ import codyra
 from codyra.engine.progress import Narrator
 from codyra.history.checkout import checkout
 from conftest import TASKS
-from families.tiny_encoders import WORDS, save_bert
+from families.tiny_encoders import WORDS, save_bert, save_clip
 
+# On a model of two blocks; options of --set.
 METHODS = {
-    "codyra": ["method.name=codyra", "method.r=4"],
     "cumulative": ["method.name=lora", "method.r=2", "method.carry=continue"],
     "full": ["method.name=full", "train.lr=1e-5"],
     "bf16": ["method.name=codyra", "method.r=4", "model.dtype=bfloat16"],
@@ -36,11 +36,11 @@ def write_table(folder: Path, classes: list[str], seed: int) -> Path:
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory, pictures) -> dict[str, Path]:
-    """Run folders by method: three tasks of two colours; and `text`: two tasks of words, scored within each."""
+    """`codyra` and METHODS: three tasks of two colours; `text`: two tasks of words, scored within each."""
     folder = tmp_path_factory.mktemp("history")
     images = {
         "model": {"name": "builtin:tiny-clip"},
-        "method": {"name": "codyra"},
+        "method": {"name": "codyra", "r": 4},
         "train": {"steps": 4, "batch_size": 6, "lr": 1e-3},
         "stream": {
             "tasks": [
@@ -67,8 +67,12 @@ def runs(tmp_path_factory, pictures) -> dict[str, Path]:
             ],
         },
     }
-    made = {name: learn(images, folder / name, *overrides) for name, overrides in METHODS.items()}
-    return made | {"text": learn(texts, folder / "text")}
+    tiny = f"model.name={save_clip(folder / 'tiny-clip')}"
+    return {
+        "codyra": learn(images, folder / "codyra"),
+        "text": learn(texts, folder / "text"),
+        **{name: learn(images, folder / name, tiny, *options) for name, options in METHODS.items()},
+    }
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,7 @@ HF_CHECKPOINTS = {
 """Hugging Face checkpoint of the same architecture, by width and patch size of the vision tower."""
 
 LOAD_ERRORS = (
+    AssertionError,
     OSError,
     ValueError,
     RuntimeError,
@@ -86,16 +87,18 @@ def load_family(spec: ModelSpec) -> DualEncoder:
             )
         try:
             sentence_files = {} if config.model_type in IMAGE_TEXT_TYPES else _sentence_files(spec)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, UserError):
-                raise
+            settings = _sentence_settings(sentence_files)
+        except UserError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _load_error(spec, "set of sentence-transformers files", error) from error
         net = _load_weights(spec)
         tokenizer = _load(spec, "tokenizer", transformers.AutoTokenizer)
+        if not isinstance(tokenizer.model_max_length, int | float):
+            raise _load_error(spec, "tokenizer", TypeError("its model_max_length is no number"))
         if config.model_type in IMAGE_TEXT_TYPES:
             image_processor = _load(spec, "image processor", transformers.AutoImageProcessor)
             return ImageTextEncoder(net, tokenizer, image_processor)
-    settings = json.loads(sentence_files.get("sentence_bert_config.json", b"{}"))
     return SentenceEncoder(
         net,
         tokenizer,
@@ -138,6 +141,10 @@ def _load(spec: ModelSpec, part: str, loader: Any, **options: Any) -> Any:
     try:
         return loader.from_pretrained(spec.name, revision=spec.revision, **options)
     except LOAD_ERRORS as error:
+        raise _load_error(spec, part, error) from error
+    except Exception as error:
+        if type(error) is not Exception:  # what the tokenizers library raises, and nothing narrower
+            raise
         raise _load_error(spec, part, error) from error
 
 
@@ -263,6 +270,19 @@ def _sentence_files(spec: ModelSpec) -> dict[str, bytes]:
             f"model '{spec.name}' puts a default prompt before every text, which codyra does not know"
         )
     return files
+
+
+def _sentence_settings(files: dict[str, bytes]) -> dict[str, Any]:
+    """Longest text and letter case that sentence-transformers was told of.
+
+    Raises:
+        ValueError: the file is there and is something else.
+    """
+    settings = json.loads(files.get("sentence_bert_config.json", b"{}"))
+    length = settings.get("max_seq_length")
+    if length is not None and (not isinstance(length, int) or length < 1):
+        raise ValueError(f"sentence_bert_config.json: max_seq_length is {length!r}")
+    return settings
 
 
 def _pooling_modes(config: dict[str, Any]) -> list[str]:
