@@ -200,7 +200,7 @@ def test_a_loss_that_is_not_finite_keeps_the_finished_tasks(command, config, tmp
     assert command("run", path, "--out", out)[0] == 0
 
 
-@pytest.mark.parametrize("fails_at", [0, 1, 5, 10, 13, 19, 36, 39])
+@pytest.mark.parametrize("fails_at", [0, 11, 40])
 def test_a_full_disk_loses_nothing(command, config, tmp_path, monkeypatch, fails_at):
     path, out = write(config, tmp_path), tmp_path / "run"
     writes = []

@@ -94,6 +94,7 @@ def test_a_file_that_was_just_removed_is_no_lock(tmp_path, monkeypatch):
         (2**80, platform.node(), True),
         (2**22 + 1, "elsewhere", False),
     ],
+    ids=["alive", "dead", "no pid at all", "on another host"],
 )
 def test_where_files_cannot_be_locked_the_content_decides(tmp_path, monkeypatch, pid, host, free):
     def unsupported(*_):

@@ -249,6 +249,7 @@ def test_the_card_tells_provenance_and_scores(runs, checkouts):
 
 def test_the_card_tells_the_factor_of_a_guard(runs, tmp_path):
     run = shutil.copytree(runs["codyra"], tmp_path / "run")
-    (run / "tasks/02-cool/guard.json").write_text('{"factor": 0.8125, "new": 1}')
+    verdict = {"before": 50, "candidate": 40, "after": 49, "tolerance": 1, "factor": 0.8125, "accepted": True}
+    (run / "tasks/02-cool/guard.json").write_text(json.dumps(verdict))
     checkout(run, tmp_path / "out")
     assert "| 0.8125 |" in (tmp_path / "out/README.md").read_text()

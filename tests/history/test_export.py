@@ -15,6 +15,7 @@ from codyra.errors import UserError
 from codyra.history.checkout import checkout
 from codyra.history.export import SERVER_RANKS, Exported, _serving, export
 from codyra.update import TaskUpdate
+from engine.faults import reseal
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,7 @@ def test_a_cumulative_adapter_stands_on_the_base_alone(runs, exports, tmp_path):
 def test_padding_changes_no_output(runs, exports, tmp_path):
     run = shutil.copytree(runs["codyra"], tmp_path / "run")
     mixed(run, run / "tasks/03-plain")
+    reseal(run)
     plain, padded = export(run, 3, tmp_path / "plain"), export(run, 3, tmp_path / "padded", pad=True)
     assert (plain.ranks, padded.ranks) == ((1, 3), (3, 3))
     config = json.loads((tmp_path / "padded/adapter_config.json").read_text())

@@ -10,6 +10,7 @@ import safetensors.torch
 from codyra.engine import checksums
 from codyra.history import verify as room
 from codyra.history.verify import verify
+from engine.faults import reseal
 
 
 def faults(folder):
@@ -90,13 +91,6 @@ def test_a_file_that_is_missing_or_new_is_named(copied):
     found = faults(copied)
     assert "tasks/02-cool/adapter_model.safetensors: missing" in found
     assert "tasks/01-warm/update.safetensors: not in manifest.json" in found
-
-
-def reseal(folder):
-    """What a forger would do: take all checksums again."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"] = checksums.take(folder, manifest["files"])
-    (folder / "manifest.json").write_text(checksums.seal(manifest))
 
 
 def test_another_adapter_under_good_checksums_is_found_by_merging(copied):

@@ -71,13 +71,15 @@ def report(
 ) -> None:
     """Write the HTML report of one or several runs."""
     from codyra import files
-    from codyra.engine.folder_reader import read_run
+    from codyra.engine.folder_reader import check_not_pending, read_run
     from codyra.report import render
 
     if len(runs) > 1 and out is None:
         raise UserError(
             "--out: say where the comparison of several runs shall go, for example --out compare.html"
         )
+    for path in runs:
+        check_not_pending(path)
     views = [read_run(path) for path in runs]
     own = runs[0] / "report.html"
     if out is None or out.resolve() == own.resolve():

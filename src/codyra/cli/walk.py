@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
     """Tasks of a run in order: ranks kept, size of the update, scores right after learning and now."""
-    from codyra.engine.folder_reader import read_run
+    from codyra.engine.folder_reader import check_not_pending, read_run
 
+    check_not_pending(run)
     view = read_run(run)
     guarded = any(task.guard is not None for task in view.tasks)
     titles = ["task", "name", "ranks kept", "|dW|", "survival AUC", "zero-shot %", "learned %", "now %"]

@@ -47,7 +47,7 @@ def write_summary(
         rows,
         label_space,
         [folder.read_update(index, name) for index, name in enumerate(names)],
-        [folder.read_drift(folder.row_file(number, names)) for number in range(1, len(names) + 1)],
+        [folder.read_figure(folder.row_file(number, names), "drift") for number in range(1, len(names) + 1)],
         manifest["method"]["trainable_parameters"],
     )
     folder.write_json("metrics.json", figures)

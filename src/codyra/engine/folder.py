@@ -18,6 +18,7 @@ from codyra import files
 from codyra.engine import checksums
 from codyra.engine.checkpoint import Keeper, Record
 from codyra.engine.config import RunConfig, parse_config
+from codyra.engine.folder_reader import check_not_pending
 from codyra.engine.lock import LOCK
 from codyra.errors import UserError
 from codyra.families import TaskScore
@@ -32,7 +33,7 @@ Row = list[TaskScore | None]
 
 WHERE_IS_IT = ("root", "data_dir", "name")
 """Config keys that say where things lie, not what is run: a run may be continued from another place."""
-CHECKPOINT, CANDIDATE, PENDING = "checkpoint", "candidate", "pending.json"
+CHECKPOINT, CANDIDATE = "checkpoint", "candidate"
 
 
 class RunFolder:
@@ -83,31 +84,10 @@ class RunFolder:
             ):
                 raise UserError(f"{self.path}: exists and is no run folder; choose another --out")
             return
-        self.check_not_pending()
+        check_not_pending(self.path)
         difference = first_difference(comparable(self.stored_config()), comparable(config))
         if difference:
             raise UserError(f"{self.path}: holds another run ({difference}); choose another --out")
-
-    def pending_revert(self) -> tuple[int, int] | None:
-        """Task to go back to and number of the archive of a revert that was interrupted; None where there is none.
-
-        Raises:
-            UserError: its file is damaged.
-        """
-        content = self.read_json(PENDING)
-        if not content:
-            return None
-        found = (content.get("to"), content.get("archive"))
-        if not all(type(number) is int and number > 0 for number in found):
-            damaged(self.path / PENDING, "it has no numbers `to` and `archive`")
-        return found
-
-    def check_not_pending(self) -> None:
-        """Raise UserError when a revert was interrupted; its own command finishes it."""
-        if pending := self.pending_revert():
-            raise UserError(
-                f"{self.path}: a revert was interrupted; finish it with: codyra revert {self.path} --to {pending[0]}"
-            )
 
     def is_learnt(self, task_index: int, name: str) -> bool:
         """True when the task's update is committed."""
@@ -173,12 +153,25 @@ class RunFolder:
             damaged(self.path / name, repr(error))
         return row if fits else None
 
-    def read_drift(self, name: str | Path) -> float:
-        """|theta_t - theta_0|_F as a task's scores.json has it."""
+    def read_figure(self, name: str | Path, key: str) -> float:
+        """A number of a JSON file, such as `drift` of a task's scores.json.
+
+        Raises:
+            UserError: the file or the number is missing or damaged.
+        """
+        value = self.read_json(name).get(key)
+        if not isinstance(value, int | float):
+            damaged(self.path / name, f"its {key} is no number")
+        return float(value)
+
+    def described_tasks(self) -> list[str] | None:
+        """Tasks that labels.json and samples.json both describe; None unless these agree."""
         try:
-            return float(self.read_json(name)["drift"])
-        except (KeyError, TypeError, ValueError) as error:
-            damaged(self.path / name, repr(error))
+            labels = [task["name"] for task in self.read_json("labels.json")["tasks"]]
+            samples = [task["task"] for task in self.read_json("samples.json", list)]
+        except (KeyError, TypeError):
+            return None
+        return labels if labels == samples else None
 
     def read_update(self, task_index: int, name: str) -> TaskUpdate:
         """What a learnt task left behind.
@@ -188,18 +181,24 @@ class RunFolder:
         """
         return TaskUpdate.load(within(self.path, self.task_folder(task_index, name)))
 
-    def check_files(self, manifest: Mapping[str, Any]) -> None:
-        """Make sure that the files a run goes on from are those it wrote.
+    def check_files(self, manifest: Mapping[str, Any], part: Path = Path("tasks")) -> None:
+        """Make sure that what learnt tasks left behind is what the run wrote.
+
+        Args:
+            part: the task's folder, relative to the run's; all tasks by default.
 
         Raises:
-            UserError: one changed; it is named.
+            UserError: a file changed; it is named.
         """
-        for name, expected in manifest.get("files", {}).items():
-            file = within(self.path, name)
-            if not name.startswith("tasks/") or file.name not in checksums.LEARNT_FILES:
+        listed = manifest.get("files", {})
+        if not isinstance(listed, dict):
+            damaged(self.path / "manifest.json", "its checksums are no mapping")
+        for name, expected in listed.items():
+            if not name.startswith(f"{part.as_posix()}/") or Path(name).name not in checksums.LEARNT_FILES:
                 continue
+            file = within(self.path, name)
             if file.is_file() and sha256(file) != expected:
-                damaged(file, "it is not what the run wrote, its checksum differs")
+                damaged(file, "its checksum is not that of the file which the run wrote")
 
     # --- writing ---------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from codyra.reading import (
 )
 
 FORMAT = 1
+PENDING = "pending.json"
 MAX_SAMPLE_BYTES = 1_000_000
 """Largest thumbnail; a report carries them all."""
 MAX_TASKS = 1000
@@ -120,6 +121,26 @@ class Archived:
 
 
 @dataclass(frozen=True)
+class PendingRevert:
+    """pending.json: the task to go back to and the number of the archive."""
+
+    to: Annotated[int, Field(ge=1, le=MAX_TASKS)]
+    archive: Annotated[int, Field(ge=1, le=MAX_TASKS)]
+
+
+@dataclass(frozen=True)
+class Session:
+    """One stretch of work on a run, from start or continuation to whatever ended it."""
+
+    started: str
+    machine: str
+    device: str
+    threads: Count
+    processes: Count
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """manifest.json: what ran, where, on what.
 
@@ -144,6 +165,7 @@ class Manifest:
     rounding_loss: Annotated[tuple[Score, ...], PerTask] = ()
     scored_among: Annotated[tuple[TaskName, ...], PerTask] = ()
     archive: Annotated[tuple[Archived, ...], PerTask] = ()
+    sessions: tuple[Session, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -321,12 +343,7 @@ def read_run(path: str | Path) -> RunView:
         UserError: `path` is no run folder, or a file in it is missing or damaged; one line that names it.
     """
     folder = Path(path)
-    manifest_file = _file(folder, "manifest.json")
-    if manifest_file is None:
-        raise UserError(
-            f"{folder} is no run folder (no manifest.json in it); give the folder that `codyra run` wrote"
-        )
-    manifest = _read_manifest(manifest_file)
+    manifest = read_manifest(folder)
     names = tuple(entry.task for entry in manifest.data)
     metrics_file = _file(folder, "metrics.json")
     config, config_text = _read_config(within(folder, "config.yaml"))
@@ -345,6 +362,38 @@ def read_run(path: str | Path) -> RunView:
     if manifest.status == "finished":
         _check_complete(folder, view)
     return view
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """manifest.json of a run folder.
+
+    Raises:
+        UserError: `folder` is no run folder, or the file is damaged.
+    """
+    file = _file(folder, "manifest.json")
+    if file is None:
+        raise UserError(
+            f"{folder} is no run folder (no manifest.json in it); give the folder that `codyra run` wrote"
+        )
+    return _read_manifest(file)
+
+
+def pending_revert(folder: Path) -> PendingRevert | None:
+    """The revert that was interrupted in this run folder; None where there is none.
+
+    Raises:
+        UserError: its file is damaged.
+    """
+    file = _file(folder, PENDING)
+    return _checked(PendingRevert, read_json(file), file) if file else None
+
+
+def check_not_pending(folder: Path) -> None:
+    """Raise UserError when a revert was interrupted; its own command finishes it."""
+    if pending := pending_revert(folder):
+        raise UserError(
+            f"{folder}: a revert was interrupted; finish it with: codyra revert {folder} --to {pending.to}"
+        )
 
 
 def _file(folder: Path, name: str) -> Path | None:

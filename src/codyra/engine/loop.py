@@ -11,6 +11,7 @@ from codyra.digest import tensors_sha256
 from codyra.engine import results
 from codyra.engine.derive import write_matrices, write_summary
 from codyra.engine.folder import CANDIDATE, Row, RunFolder
+from codyra.engine.folder_reader import read_manifest
 from codyra.engine.guard import Verdict, judge
 from codyra.engine.manifest import continued, new_manifest, now, session, surroundings_changed
 from codyra.engine.plan import Plan, peak_memory
@@ -38,6 +39,7 @@ class Loop:
         self.manifest = new_manifest(plan)
         self.stored: dict[str, Any] | None = None
         if folder.exists():
+            read_manifest(folder.path)  # raises what is wrong with it
             self.stored = folder.read_json("manifest.json")
             self.manifest = continued(self.stored, self.manifest, folder.path)
             folder.check_files(self.manifest)
@@ -78,9 +80,7 @@ class Loop:
                     self._make_room(self.stored)
                 folder.write_config(plan.config)
                 folder.write_manifest(self.manifest)
-            labels = [task["name"] for task in folder.read_json("labels.json").get("tasks", ())]
-            samples = [task["task"] for task in folder.read_json("samples.json", list)]
-            if not labels == samples == self.names:
+            if folder.described_tasks() != self.names:
                 folder.write_labels(plan.config.stream.label_space, plan.tasks)
                 folder.write_samples(
                     {task.name: (task.prompt, plan.family.preview(task)) for task in plan.tasks}
@@ -99,7 +99,16 @@ class Loop:
         # Unfinished before the config has more tasks: a run that was stopped here still goes on.
         self.folder.write_manifest({**stored, "status": "unfinished", "archive": self.manifest["archive"]})
         self.folder.write_config(self.plan.config)
-        self.folder.remove("accuracy.csv", "accuracy_task.csv", "metrics.json", "report.html")
+        self.folder.remove(
+            *(
+                "labels.json",
+                "samples.json",
+                "accuracy.csv",
+                "accuracy_task.csv",
+                "metrics.json",
+                "report.html",
+            )
+        )
 
     # --- one task --------------------------------------------------------------------------------------------
 
@@ -201,8 +210,8 @@ class Loop:
         assert guard is not None
         if task_index and guard.against == "previous":
             file = self.folder.task_folder(task_index - 1, self.names[task_index - 1]) / "guard.json"
-            return float(self.folder.read_json(file)["after"])
-        return float(self.folder.read_json("guard.json")["score"])
+            return self.folder.read_figure(file, "after")
+        return self.folder.read_figure("guard.json", "score")
 
     def _score_guard(self) -> TaskScore:
         plan = self.plan

@@ -9,10 +9,9 @@ from itertools import pairwise
 
 from codyra.engine.config import model_path, parse_config
 from codyra.engine.folder import RunFolder
-from codyra.engine.folder_reader import RunView
+from codyra.engine.folder_reader import RunView, check_not_pending
 from codyra.errors import UserError
 from codyra.families import DualEncoder, load_family
-from codyra.reading import within
 from codyra.update import TaskUpdate, compose, write_weights
 
 
@@ -45,7 +44,7 @@ def select_tasks(
         UserError: both are given, a task is not learnt, `tasks` do not stand in their order, or an interrupted
             revert left the folder half way.
     """
-    folder.check_not_pending()
+    check_not_pending(folder.path)
     learnt = folder.finished_tasks(names)
     if after is not None and tasks is not None:
         raise UserError("give the number of tasks (after) or the tasks themselves (tasks), not both")
@@ -69,10 +68,12 @@ def read_updates(folder: RunFolder, names: Sequence[str], numbers: Iterable[int]
     """What these tasks left behind, read one at a time.
 
     Raises:
-        UserError: a file is missing or damaged, or lies outside the run folder.
+        UserError: a file is missing or damaged, is not what the run wrote, or lies outside the run folder.
     """
+    manifest = folder.read_json("manifest.json")
     for number in numbers:
-        yield TaskUpdate.load(within(folder.path, folder.task_folder(number - 1, names[number - 1])))
+        folder.check_files(manifest, folder.task_folder(number - 1, names[number - 1]))
+        yield folder.read_update(number - 1, names[number - 1])
 
 
 def recompose(family: DualEncoder, folder: RunFolder, names: Sequence[str], numbers: Sequence[int]) -> None:

@@ -189,7 +189,10 @@ def estimate(plan: Plan, tasks_to_do: int) -> Estimate:
     return Estimate(
         seconds=num_steps * step_seconds + rows * score_seconds,
         memory_bytes=peak_memory() + moments,
-        disk_bytes=tasks_to_do * itemsize * num_trainable + 2_000_000,
+        # Parameters and moments in a checkpoint, and while it is replaced in two of them.
+        disk_bytes=tasks_to_do * itemsize * num_trainable
+        + 2 * (itemsize * num_trainable + moments)
+        + 2_000_000,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from codyra.engine.config import RunConfig, parse_config
 from codyra.engine.folder import WHERE_IS_IT, RunFolder, comparable, first_difference
+from codyra.engine.folder_reader import check_not_pending
 from codyra.engine.lock import only_writer
 from codyra.engine.progress import Narrator
 from codyra.engine.run import Run, learn
@@ -30,7 +31,7 @@ def append(run: Path, more: Path, narrator: Narrator | None = None) -> Run:
     folder.stored_config()
     narrator = narrator or Narrator()
     with only_writer(run):
-        folder.check_not_pending()
+        check_not_pending(run)
         config = _extended(folder, more)
         if config is None:
             narrator.say(f"{run}: these tasks are learnt already")

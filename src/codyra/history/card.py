@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from codyra.engine.folder import RunFolder
 from codyra.engine.folder_reader import RunView
 from codyra.families import DualEncoder
 from codyra.history.about import FILE, About
@@ -10,7 +9,6 @@ from codyra.history.disclosure import disclosure
 from codyra.history.markdown import DASH, code_block, figure, front_matter, numbered, table, text
 from codyra.history.names import data_name, hub_id
 from codyra.history.selection import Selection
-from codyra.reading import read_json
 
 SNIPPET_PROMPTS = 4
 
@@ -25,7 +23,7 @@ def model_card(run: Path, view: RunView, family: DualEncoder, selection: Selecti
         _use(family, about),
         "## Where it comes from",
         _provenance(view, about),
-        _tasks(run, view, selection, about),
+        _tasks(view, selection, about),
         disclosure(run, view),
     ]
     return "\n\n".join(sections) + "\n"
@@ -95,7 +93,7 @@ def _provenance(view: RunView, about: About) -> str:
     return table(("", ""), rows)
 
 
-def _tasks(run: Path, view: RunView, selection: Selection, about: About) -> str:
+def _tasks(view: RunView, selection: Selection, about: About) -> str:
     """Every task of the run: scores before, right after and in this state, size of its update, its data."""
     scores = view.accuracy
     states = [scores.zero_shot, *scores.rows]
@@ -113,12 +111,15 @@ def _tasks(run: Path, view: RunView, selection: Selection, about: About) -> str:
                 figure(scores.zero_shot and scores.zero_shot[index], 2),
                 figure(scores.rows[index][index] if index < len(scores.rows) else None, 2),
                 figure(here and here[index], 2),
-                *_update(run, view, number),
+                *_update(view, number),
             )
         )
         counts = (str(entry.classes), str(entry.train), str(entry.test))
         data.append((str(number), text(data_name(entry.source)), *counts, text(entry.fingerprint)))
     space = "all tasks" if about.scored_in == "all" else "the task itself"
+    taken_back = [text(name) for name in view.manifest.scored_among if name not in scores.tasks]
+    if taken_back and about.scored_in == "all":
+        space += f" and of {', '.join(taken_back)}, taken back since"
     unscored = "" if here else " This state has no scores."
     head = (
         "",
@@ -141,17 +142,16 @@ def _tasks(run: Path, view: RunView, selection: Selection, about: About) -> str:
     )
 
 
-def _update(run: Path, view: RunView, number: int) -> tuple[str, str, str, str]:
+def _update(view: RunView, number: int) -> tuple[str, str, str, str]:
     """Mean and largest rank kept over all adapted modules, norm of the update, factor of the guard."""
-    ranks = next((task.ranks for task in view.tasks if task.number == number), None)
-    if ranks is None:
+    task = next((task for task in view.tasks if task.number == number), None)
+    if task is None or task.ranks is None:
         return (DASH,) * 4
+    ranks = task.ranks
     kept = [module.kept for module in ranks.modules.values() if module.kept is not None]
-    guard = run / RunFolder(run).task_folder(number - 1, view.accuracy.tasks[number - 1]) / "guard.json"
-    verdict = read_json(guard) if guard.is_file() else None
     return (
         figure(sum(kept) / len(kept) if kept else None, 2),
         str(max(kept)) if kept else DASH,
         figure(ranks.norm, 4),
-        figure(verdict.get("factor") if isinstance(verdict, dict) else None, 4),
+        figure(task.guard.factor if task.guard else None, 4),
     )

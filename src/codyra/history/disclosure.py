@@ -42,3 +42,5 @@ def _held_by_the_run(run: Path, view: RunView) -> Iterator[str]:
         yield "`tasks/*/shots.json`: which positions of the training files were used"
     if any(run.glob("tasks/*/train.jsonl")):
         yield "`tasks/*/train.jsonl`: the loss of every training step"
+    if view.manifest.archive:
+        yield "`archive/`: all of this as it was before tasks were appended or taken back, the latter's updates too"

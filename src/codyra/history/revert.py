@@ -1,10 +1,18 @@
 """`codyra revert`: the run as it was after some task; later tasks move to an archive, nothing is deleted."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from codyra.engine.config import RunConfig
 from codyra.engine.derive import write_summary
-from codyra.engine.folder import PENDING, RunFolder
+from codyra.engine.folder import RunFolder
+from codyra.engine.folder_reader import (
+    PENDING,
+    PendingRevert,
+    check_not_pending,
+    pending_revert,
+    read_manifest,
+)
 from codyra.engine.lock import only_writer
 from codyra.engine.manifest import now
 from codyra.errors import UserError
@@ -28,15 +36,15 @@ def revert(run: Path, to: int) -> Path:
     folder.stored_config()
     with only_writer(run):
         folder.sweep()
-        pending = folder.pending_revert()
+        pending = pending_revert(run)
         if pending is None:
-            pending = (to, _next_archive(folder, to))
-            folder.write_json(PENDING, {"to": pending[0], "archive": pending[1]})
-        elif pending[0] != to:
-            folder.check_not_pending()
-        _take_back(folder, *pending)
+            pending = PendingRevert(to, _next_archive(folder, to))
+            folder.write_json(PENDING, asdict(pending))
+        elif pending.to != to:
+            check_not_pending(run)
+        _take_back(folder, pending.to, pending.archive)
         folder.remove(PENDING)
-        return folder.archive_folder(pending[1])
+        return folder.archive_folder(pending.archive)
 
 
 def _next_archive(folder: RunFolder, to: int) -> int:
@@ -49,7 +57,8 @@ def _next_archive(folder: RunFolder, to: int) -> int:
         )
     if to == len(names):
         raise UserError(f"{folder.path}: nothing comes after task {to} ({names[-1]}); nothing to revert")
-    return len(folder.read_json("manifest.json")["archive"]) + 1
+    _scored_among(folder, names[:to])
+    return len(read_manifest(folder.path).archive) + 1
 
 
 def _take_back(folder: RunFolder, to: int, number: int) -> None:
@@ -64,7 +73,7 @@ def _take_back(folder: RunFolder, to: int, number: int) -> None:
     labels = folder.read_json("labels.json")
     folder.write_json("labels.json", {**labels, "tasks": labels["tasks"][:to]})
     folder.write_json("samples.json", folder.read_json("samples.json", list)[:to])
-    among = stored["scored_among"]
+    among = _scored_among(folder, kept)
     for num_tasks in range(to + 1):
         file = folder.row_file(num_tasks, kept)
         row = folder.read_json(file)
@@ -85,6 +94,22 @@ def _take_back(folder: RunFolder, to: int, number: int) -> None:
         "files": {name: digest for name, digest in stored["files"].items() if (folder.path / name).is_file()},
     }
     write_summary(folder, kept, config.stream.label_space, manifest)
+
+
+def _scored_among(folder: RunFolder, kept: list[str]) -> list[str]:
+    """The tasks among whose classes all rows were scored.
+
+    Raises:
+        UserError: they differ, because an append is taking them anew.
+    """
+    rows = [folder.read_json(folder.row_file(number, kept)) for number in range(len(kept) + 1)]
+    among = rows[0].get("among")
+    if not isinstance(among, list) or any(row.get("among") != among for row in rows):
+        raise UserError(
+            f"{folder.path}: an append was interrupted while it took all scores anew; finish it first with: codyra "
+            f"run {folder.path / 'config.yaml'} --out {folder.path}"
+        )
+    return among
 
 
 def _archived_names(folder: RunFolder, number: int) -> list[str]:

@@ -17,8 +17,8 @@ from codyra.digest import tensors_sha256
 from codyra.engine import checkpoint, checksums, results
 from codyra.engine.config import RunConfig
 from codyra.engine.derive import read_rows
-from codyra.engine.folder import CANDIDATE, CHECKPOINT, PENDING, RunFolder
-from codyra.engine.folder_reader import AccuracyTable, RunView, read_run
+from codyra.engine.folder import CANDIDATE, CHECKPOINT, RunFolder
+from codyra.engine.folder_reader import PENDING, AccuracyTable, RunView, check_not_pending, read_run
 from codyra.engine.lock import LOCK
 from codyra.engine.manifest import machine
 from codyra.engine.models import load_base
@@ -55,6 +55,7 @@ def verify(run: Path) -> Iterator[Finding]:
     folder = RunFolder(run)
     folder.stored_config()
     manifest = folder.read_json("manifest.json")
+    check_not_pending(run)
     yield from _checksums(folder, manifest)
     try:
         view = read_run(run)
@@ -167,7 +168,9 @@ def _figures(folder: RunFolder, view: RunView, config: RunConfig) -> Iterator[Fi
             yield Finding(False, f"{file}: does not match the scores of the tasks")
     if view.metrics is not None:
         updates = [folder.read_update(index, name) for index, name in enumerate(names)]
-        drift = [folder.read_drift(folder.row_file(number, names)) for number in range(1, len(names) + 1)]
+        drift = [
+            folder.read_figure(folder.row_file(number, names), "drift") for number in range(1, len(names) + 1)
+        ]
         trainable = view.manifest.method.trainable_parameters or 0
         expected_metrics = results.summarise(names, zero_shot, rows, label_space, updates, drift, trainable)
         if json.loads(json.dumps(expected_metrics)) != folder.read_json("metrics.json"):
@@ -207,7 +210,9 @@ def _merged_anew(
         drift = distance(weights, base)
         if tensors_sha256(weights.items()) == scored.get("weights_sha256"):
             identical += 1
-        elif not same_place and math.isclose(drift, folder.read_drift(name), rel_tol=ROUNDING, abs_tol=1e-12):
+        elif not same_place and math.isclose(
+            drift, folder.read_figure(name, "drift"), rel_tol=ROUNDING, abs_tol=1e-12
+        ):
             rounded += 1
         else:
             yield Finding(

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from codyra.errors import UserError
 from codyra.tuner import ProximalStep
-from codyra.tuner.compat import BaseTuner
+from codyra.tuner.compat import BaseTuner, LoraLayer
 from codyra.update.task_update import TaskUpdate
 
 
@@ -126,6 +126,8 @@ def _add(net: nn.Module, base: Mapping[str, Tensor], sums: dict[str, Tensor], up
     modules = dict(net.named_modules())
     for name, (A_KD, B_OK) in update.factors.items():
         layer = modules.get(name)
+        if isinstance(layer, LoraLayer):  # the next adapter may be in its place already
+            layer = layer.get_base_layer()
         if not isinstance(layer, nn.Linear | Conv1D):
             there = "is missing" if layer is None else f"is {type(layer).__name__}, not a linear layer,"
             raise UserError(
