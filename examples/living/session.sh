@@ -43,9 +43,9 @@ type codyra predict model-of-last-week pictures/neon/test/rocket/000.png picture
 type codyra export weekly --task 3 --out adapter-3
 
 printf '\n## a flipped byte\n'
-say "printf x | dd of=weekly/tasks/02-neon/adapter_model.safetensors bs=1 seek=5000 conv=notrunc"
+say "printf x | dd of=weekly/tasks/02-neon/adapter_model.safetensors bs=1 seek=50000 conv=notrunc"
 cp weekly/tasks/02-neon/adapter_model.safetensors good
-printf x | dd of=weekly/tasks/02-neon/adapter_model.safetensors bs=1 seek=5000 conv=notrunc status=none
+printf x | dd of=weekly/tasks/02-neon/adapter_model.safetensors bs=1 seek=50000 conv=notrunc status=none
 type codyra verify weekly
 type codyra checkout weekly --out poisoned
 cp good weekly/tasks/02-neon/adapter_model.safetensors

@@ -92,6 +92,9 @@ class Loop:
     def _make_room(self, stored: dict[str, Any]) -> None:
         """Put the figures of the shorter stream aside: with new tasks in the label space all are taken anew."""
         names = [entry["task"] for entry in stored["data"]]
+        self.narrator.say(
+            f"{len(names)} tasks are learnt; scoring all states anew, among the classes of {len(self.names)}"
+        )
         number = len(stored["archive"]) + 1
         self.folder.archive(number, names, keep=len(names))
         entry = {"number": number, "reason": "append", "tasks": names}
