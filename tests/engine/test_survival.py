@@ -45,7 +45,15 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        "codyra",
+        "lora",
+        "full",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("official", "continue")),
+    ],
+)
 def test_stopped_inside_a_task_and_continued_is_the_same_run(small, tmp_path, monkeypatch, method):
     whole = learn(small, tmp_path / "whole", *METHODS[method])
     assert not list(whole.rglob("checkpoint"))
@@ -106,8 +114,15 @@ def disturb_and_continue(whole, out, at, mode, monkeypatch):
     assert contents(learn(config, out)) == expected
 
 
-@pytest.mark.parametrize("mode", FaultyFiles.MODES)
-@pytest.mark.parametrize("name", ["config.yaml", "state.safetensors", "ranks.json", "scores.json"])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("config.yaml", "truncated"),
+        ("state.safetensors", "killed after"),
+        ("ranks.json", "killed before"),
+        ("scores.json", "failed"),
+    ],
+)
 def test_a_write_that_goes_wrong_costs_nothing(whole, tmp_path, monkeypatch, name, mode):
     disturb_and_continue(whole, tmp_path / "run", whole[2].index(name), mode, monkeypatch)
 

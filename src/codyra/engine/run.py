@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from torch import nn
 
 from codyra.engine import results
@@ -15,7 +14,7 @@ from codyra.engine.folder_reader import read_run
 from codyra.engine.lock import only_writer
 from codyra.engine.loop import Loop
 from codyra.engine.models import load_base, recompose, select_tasks
-from codyra.engine.plan import Estimate, Plan, check_disk, estimate, make_plan
+from codyra.engine.plan import Estimate, Plan, check_disk, estimate, make_accelerator, make_plan
 from codyra.engine.progress import Narrator, duration, size
 from codyra.update import TaskUpdate
 
@@ -107,7 +106,7 @@ def run(
     if folder.is_finished():
         narrator.say(f"{folder.path}: this run is finished")
         return Run(folder.path)
-    main = PartialState().is_main_process
+    main = make_accelerator(resolved.train).is_main_process
     with only_writer(folder.path) if main else nullcontext() as gone:
         if gone:
             narrator.say(f"{folder.path}: taking over from {gone}, which is gone")
