@@ -24,8 +24,11 @@ _REMEDIES = {
 }
 
 
-def write_atomic(path: Path, fill: Callable[[Path], None]) -> None:
+def write_atomic(path: Path, fill: Callable[[Path], None], durable: bool = True) -> None:
     """Let `fill` write a temporary file beside `path`, flush it to disk, then rename it over `path`.
+
+    Args:
+        durable: wait until the disk has it; without, a power cut may lose what can be made again.
 
     Raises:
         UserError: the file cannot be written (full disk, no permission); the old file is untouched.
@@ -37,11 +40,13 @@ def write_atomic(path: Path, fill: Callable[[Path], None]) -> None:
         os.close(handle)
         temporary = Path(name)
         fill(temporary)
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
+        if durable:
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "mend that or choose another place")
         raise UserError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
@@ -79,13 +84,13 @@ def is_temporary(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Atomically replace `path` by `content`."""
+def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
+    """Atomically replace `path` by `content`; `durable` as in `write_atomic`."""
 
     def fill(temporary: Path) -> None:
         temporary.write_bytes(content)
 
-    write_atomic(path, fill)
+    write_atomic(path, fill, durable)
 
 
 def write_text(path: Path, content: str) -> None:

@@ -36,7 +36,7 @@ class FaultyFiles:
         self.written: list[Path] = []
         self._real = files.write_atomic
 
-    def __call__(self, path: Path, fill: Callable[[Path], None]) -> None:
+    def __call__(self, path: Path, fill: Callable[[Path], None], durable: bool = True) -> None:
         number = len(self.written)
         self.written.append(path)
         if number != self.at:

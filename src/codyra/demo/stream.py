@@ -105,6 +105,5 @@ def write_stream(directory: Path, seed: int) -> None:
                 for index, image in enumerate(task.pictures(seed, split, label)):
                     encoded = io.BytesIO()
                     image.save(encoded, format="png")
-                    write_bytes(
-                        directory / task.name / split / class_name / f"{index:03d}.png", encoded.getvalue()
-                    )
+                    path = directory / task.name / split / class_name / f"{index:03d}.png"
+                    write_bytes(path, encoded.getvalue(), durable=False)  # drawn anew at every start
