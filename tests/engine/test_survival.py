@@ -179,3 +179,11 @@ def test_a_kill_storm_over_a_demo_sized_run(tmp_path):
     hits = storm(path, tmp_path / "killed", 25, 12.0, random.Random(25))
     assert len(hits) >= 20
     assert contents(learn(path, tmp_path / "whole")) == contents(tmp_path / "killed")
+
+
+def test_what_follows_from_the_scores_is_written_again(small, tmp_path):
+    folder = learn(small, tmp_path / "run")
+    whole = contents(folder)
+    for name in ("accuracy.csv", "metrics.json"):
+        (folder / name).unlink()
+    assert contents(learn(small, folder)) == whole

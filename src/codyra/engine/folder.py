@@ -34,6 +34,8 @@ Row = list[TaskScore | None]
 WHERE_IS_IT = ("root", "data_dir", "name")
 """Config keys that say where things lie, not what is run: a run may be continued from another place."""
 CHECKPOINT, CANDIDATE = "checkpoint", "candidate"
+DERIVED = ("accuracy.csv", "accuracy_task.csv", "metrics.json", "report.html")
+"""Files that follow from the scores and updates of the tasks."""
 
 
 class RunFolder:
@@ -106,7 +108,7 @@ class RunFolder:
     def is_finished(self) -> bool:
         """True once everything of a run is written, its report included."""
         finished = self.exists() and self.read_json("manifest.json").get("status") == "finished"
-        return finished and (self.path / "report.html").is_file()
+        return finished and all((self.path / name).is_file() for name in DERIVED)
 
     def task_folder(self, task_index: int, name: str) -> Path:
         """Folder of a task, relative to the run's; people count from 01, code from 0."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from codyra.engine.config import RunConfig
 from codyra.engine.derive import write_summary
-from codyra.engine.folder import RunFolder
+from codyra.engine.folder import DERIVED, RunFolder
 from codyra.engine.folder_reader import (
     PENDING,
     PendingRevert,
@@ -78,7 +78,7 @@ def _take_back(folder: RunFolder, to: int, number: int) -> None:
         file = folder.row_file(num_tasks, kept)
         row = folder.read_json(file)
         folder.write_json(file, {**row, "tasks": row["tasks"][:to]})
-    folder.remove("accuracy.csv", "accuracy_task.csv", "metrics.json", "report.html")
+    folder.remove(*DERIVED)
     timing = stored["timing"]
     manifest = {
         **stored,
