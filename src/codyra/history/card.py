@@ -22,7 +22,7 @@ def model_card(run: Path, view: RunView, family: DualEncoder, selection: Selecti
         "## Use",
         _use(family, about),
         "## Where it comes from",
-        _provenance(view, about),
+        _provenance(view, selection, about),
         _tasks(view, selection, about),
         disclosure(run, view),
     ]
@@ -79,7 +79,7 @@ def _use(family: DualEncoder, about: About) -> str:
     )
 
 
-def _provenance(view: RunView, about: About) -> str:
+def _provenance(view: RunView, selection: Selection, about: About) -> str:
     manifest = view.manifest
     versions = ", ".join(f"{text(name)} {text(version)}" for name, version in manifest.versions.items())
     rows = [
@@ -87,10 +87,26 @@ def _provenance(view: RunView, about: About) -> str:
         ("SHA-256 of its parameters", f"`{text(about.base.sha256)}`"),
         ("run", f"{text(view.name)}, {manifest.status}, seed {manifest.seed}"),
         ("method", text(manifest.method.name)),
+        *_stream_metrics(view, selection),
         ("learnt with", versions),
         ("written by", f"codyra {about.codyra}"),
     ]
     return table(("", ""), rows)
+
+
+def _stream_metrics(view: RunView, selection: Selection) -> list[tuple[str, str]]:
+    """The summary of the whole stream, for the model at its end."""
+    metrics = view.metrics
+    if metrics is None or selection.after != len(view.accuracy.tasks):
+        return []
+    shown = {
+        "Transfer": metrics.transfer,
+        "Average": metrics.average,
+        "Last": metrics.last,
+        "forgetting from the best": metrics.forgetting_max,
+        "forgetting from just learnt": metrics.forgetting_diag,
+    }
+    return [("over the stream", ", ".join(f"{name} {figure(value, 2)}" for name, value in shown.items()))]
 
 
 def _tasks(view: RunView, selection: Selection, about: About) -> str:
