@@ -48,11 +48,15 @@ def write_atomic(path: Path, fill: Callable[[Path], None], durable: bool = True)
         if durable:
             sync_folder(path.parent)
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "mend that or choose another place")
-        raise UserError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}; {remedy(error)}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remedy(error: OSError) -> str:
+    """What the user can do about a file that could not be written."""
+    return _REMEDIES.get(error.errno or 0, "mend that or choose another place")
 
 
 def sync_folder(folder: Path) -> None:
@@ -77,6 +81,13 @@ def move(source: Path, target: Path) -> None:
         sync_folder(target.parent)
     except OSError as error:
         raise UserError(f"cannot move {source} to {target}: {error.strerror or error}; mend that") from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove the unfinished files of processes that were killed while they wrote below `folder`."""
+    for place, _, names in os.walk(folder):
+        for name in filter(is_temporary, names):
+            Path(place, name).unlink(missing_ok=True)
 
 
 def is_temporary(name: str) -> bool:
@@ -113,7 +124,10 @@ def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping
     def fill(temporary: Path) -> None:
         try:
             safetensors.torch.save_file(contiguous, temporary, metadata=dict(metadata))
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(str(error)) from error
+        except SafetensorError as error:  # how safetensors reports a full disk: "... (os error 28)"
+            number = re.search(r"os error (\d+)", str(error))
+            raise (
+                OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
+            ) from error
 
     write_atomic(path, fill)

@@ -129,6 +129,17 @@ def test_refused_kept_aside_and_continued(guarded, tmp_path, command):
     assert committed.norm() == pytest.approx(verdict["factor"] * candidate.norm(), rel=1e-6)
 
 
+def test_a_damaged_candidate_is_not_committed(guarded, tmp_path):
+    refused(guarded, tmp_path / "run")
+    candidate = tmp_path / "run/tasks/02-swapped/candidate/adapter_model.safetensors"
+    assert not (tmp_path / "run/tasks/02-swapped/checkpoint").exists()
+    content = bytearray(candidate.read_bytes())
+    content[-3] ^= 1
+    candidate.write_bytes(content)
+    with pytest.raises(UserError, match=r"candidate/adapter_model\.safetensors is damaged"):
+        learn(guarded, tmp_path / "run", "guard.tolerance=100")
+
+
 def test_the_score_is_that_of_the_held_out_set(guarded, pictures, tmp_path):
     guarded["guard"]["tolerance"] = 100
     finished = learn(guarded, tmp_path / "run")

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,19 @@ def test_a_second_writer_is_told_who_holds_it(tmp_path, holder, config, command)
     assert [file.name for file in (tmp_path / "run").iterdir()] == [LOCK]
 
 
+def test_deleting_the_file_does_not_free_the_lock(tmp_path, holder):
+    (tmp_path / "run" / LOCK).unlink()
+    with pytest.raises(UserError, match="is writing to this run"), only_writer(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("elsewhere")])
+def test_what_is_no_lock_file_is_named(tmp_path, make):
+    make(tmp_path / LOCK)
+    with pytest.raises(UserError, match=LOCK), only_writer(tmp_path):
+        pass
+
+
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, holder):
     holder.kill()
     holder.wait()
@@ -72,11 +86,11 @@ def test_a_file_that_was_just_removed_is_no_lock(tmp_path, monkeypatch):
     """Between opening and locking the holder may let go, and a third process make a new file."""
     folder = tmp_path / "run"
     folder.mkdir()
-    real, swapped = lock._try_lock, []
+    real, tried = lock._try_lock, []
 
     def swap_once(handle):
-        if not swapped:
-            swapped.append(True)
+        tried.append(handle)
+        if len(tried) == 2:  # the folder comes first
             (folder / LOCK).unlink()
             (folder / LOCK).touch()
         return real(handle)
@@ -119,7 +133,7 @@ def test_a_lock_file_with_any_content_is_harmless(tmp_path, content):
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write into"), only_writer(tmp_path / "file" / "run"):
+    with pytest.raises(UserError, match="cannot write"), only_writer(tmp_path / "file" / "run"):
         pass
 
 

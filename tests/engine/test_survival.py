@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,71 @@ def test_a_write_that_goes_wrong_costs_nothing(whole, tmp_path, monkeypatch, nam
 def test_any_write_that_goes_wrong_costs_nothing(whole, tmp_path, monkeypatch, mode):
     for at in range(len(whole[2])):
         disturb_and_continue(whole, tmp_path / str(at), at, mode, monkeypatch)
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def damage_and_continue(stopped, expected, config, tmp_path, names):
+    """Flip a byte: the continued run names the file, or ends with the bytes that it would have had."""
+    for name in names:
+        folder = shutil.copytree(stopped, tmp_path / name.replace("/", "-"))
+        flip(folder / name)
+        try:
+            learn(config, folder)
+            refusal = None
+        except UserError as error:
+            refusal = str(error)
+        healed = refusal is None and contents(folder) == expected
+        assert healed or Path(name).name in str(refusal), (name, refusal)
+
+
+def stopped_in_task_two(config, out, monkeypatch):
+    """A run that was killed two steps after the checkpoint of its second task."""
+    real, steps = trainer.lr_factor, []
+
+    def stop(step, *rest):
+        steps.append(step)
+        if len(steps) == 4 + 3:
+            raise Killed
+        return real(step, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "lr_factor", stop)
+        with pytest.raises(Killed):
+            learn(config, out)
+    assert (out / "tasks/02-cool/checkpoint/state.safetensors").is_file()
+    return out
+
+
+@pytest.mark.parametrize(
+    "some",
+    [
+        (
+            "tasks/02-cool/shots.json",
+            "tasks/02-cool/train.jsonl",
+            "zero_shot.json",
+            "tasks/01-warm/scores.json",
+        ),
+        pytest.param(None, marks=pytest.mark.slow),
+    ],
+    ids=["some files", "every file"],
+)
+def test_damage_in_a_stopped_run_is_named_or_healed(whole, tmp_path, monkeypatch, some):
+    config, expected, _ = whole
+    stopped = stopped_in_task_two(config, tmp_path / "stopped", monkeypatch)
+    damage_and_continue(stopped, expected, config, tmp_path, some or contents(stopped))
+
+
+def test_what_is_missing_in_a_stopped_run_is_named(whole, tmp_path, monkeypatch):
+    config = whole[0]
+    stopped = stopped_in_task_two(config, tmp_path / "stopped", monkeypatch)
+    (stopped / "tasks/01-warm/train.jsonl").unlink()
+    with pytest.raises(UserError, match=r"01-warm/train\.jsonl is missing"):
+        learn(config, stopped)
 
 
 def storm(config_file: Path, out: Path, kills: int, spread: float, rng: random.Random) -> list[float]:

@@ -147,3 +147,34 @@ def test_the_seal_covers_every_byte():
         assert not checksums.is_sealed(changed.decode("utf-8", "replace")), position
     assert not checksums.is_sealed(text + "\n")
     assert not checksums.is_sealed(text.replace("\n}", "}"))
+
+
+def test_no_command_makes_damage_the_truth(copied, command):
+    """report writes the manifest anew, but not the checksums of what it did not write."""
+    labels = copied / "labels.json"
+    labels.write_text(labels.read_text().replace('"red"', '"rad"'))
+    (copied / "tasks/01-warm/train.jsonl").unlink()
+    assert command("report", copied)[0] == 0
+    assert faults(copied)[:2] == [
+        "labels.json: changed since the run wrote it",
+        "tasks/01-warm/train.jsonl: missing",
+    ]
+    code, _, err = command("revert", copied, "--to", 1)
+    assert code == 2
+    assert "labels.json is damaged" in err
+
+
+def test_what_is_archived_keeps_its_checksum(copied, command):
+    adapter = copied / "tasks/03-plain/adapter_model.safetensors"
+    adapter.write_bytes(adapter.read_bytes()[:-1] + b"x")
+    assert command("revert", copied, "--to", 2)[0] == 0
+    assert faults(copied) == [
+        "archive/01/tasks/03-plain/adapter_model.safetensors: changed since the run wrote it"
+    ]
+
+
+def test_another_processor_is_another_base_model(runs, tmp_path, monkeypatch):
+    from codyra.families import loading
+
+    monkeypatch.setattr(loading, "SETUP_FILES", ("config.json",))
+    assert any("is not what it was when run" in fault for fault in faults(runs["codyra"]))

@@ -1,5 +1,6 @@
 """The command `codyra`. Heavy imports wait until a command needs them, so that --help answers at once."""
 
+import errno
 import warnings
 
 import typer
@@ -41,6 +42,11 @@ def main() -> None:
     except UserError as error:
         errors.print(f"codyra: {error}", style="red", markup=False)
         raise SystemExit(EXIT_GUARD if isinstance(error, GuardRefused) else EXIT_USER) from None
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE):
+            raise
+        errors.print(f"codyra: cannot write to standard output: {error.strerror}", markup=False)
+        raise SystemExit(EXIT_USER) from None
     except Interrupted as stop:
         errors.print(f"codyra: interrupted; {stop}", markup=False)
         raise SystemExit(EXIT_INTERRUPTED) from None

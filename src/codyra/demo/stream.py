@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from codyra.demo.concepts import ANIMALS, DIGITS, FACES, OBJECTS, SHAPES, Stroke
 from codyra.demo.styles import SIDE, carved, chalk, generator, mosaic, neon, pose
-from codyra.files import write_bytes
+from codyra.files import sweep, write_bytes
 
 COUNTS = {"train": 24, "test": 40}
 
@@ -99,6 +99,7 @@ def write_stream(directory: Path, seed: int) -> None:
     Raises:
         UserError: a picture cannot be written.
     """
+    sweep(directory)
     for task in TASKS:
         for split in COUNTS:
             for label, class_name in enumerate(task.classes):

@@ -6,6 +6,7 @@ CoDyRA the position on the kappa schedule), the random generators, and the numbe
 learning rate and the position in the shuffled examples follow.
 """
 
+import dataclasses
 import hashlib
 import json
 import random
@@ -79,17 +80,17 @@ class Keeper:
         One of another number of processes counts for nothing: each has generators of its own.
 
         Raises:
-            UserError: the checkpoint is damaged, or fewer steps were written down than it took.
+            UserError: the checkpoint or the train.jsonl that belongs to it is damaged.
         """
         if not self.path.is_file():
             return None, []
         checkpoint = read(self.path)
         if checkpoint.processes != self._accelerator.num_processes:
             return None, []
-        if len(self._log) < checkpoint.step:
+        if _log_digest(self._log[: checkpoint.step]) != checkpoint.values.get("log"):
             raise UserError(
-                f"{self.path} was taken after {checkpoint.step} steps, but train.jsonl has {len(self._log)}; "
-                f"delete {self.path.parent} to start the task over"
+                f"{self.path.parent.parent / 'train.jsonl'} is damaged: its first {checkpoint.step} lines are not "
+                f"those that the checkpoint counts on; delete {self.path.parent} to start the task over"
             )
         return checkpoint, list(self._log[: checkpoint.step])
 
@@ -109,7 +110,8 @@ class Keeper:
         """Write the log and then the checkpoint, which so never counts a step that is not written down."""
         if self._accelerator.is_main_process:
             self._write_log(log)
-            write(self.path, checkpoint)
+            values = {**checkpoint.values, "log": _log_digest(log)}
+            write(self.path, dataclasses.replace(checkpoint, values=values))
         self._last = time.monotonic()
 
 
@@ -246,6 +248,10 @@ def _header(path: Path) -> Mapping[str, str]:
 def _digest(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     described = json.dumps({**about, "tensors": tensors_sha256(tensors.items())}, sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
+
+
+def _log_digest(log: Sequence[Record]) -> str:
+    return hashlib.sha256(json.dumps(list(log)).encode()).hexdigest()
 
 
 def _trained(ctx: TaskContext) -> dict[str, Tensor]:

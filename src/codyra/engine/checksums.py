@@ -30,27 +30,41 @@ TASK_FILES = (
     "guard.json",
     "scores.json",
 )
-LEARNT_FILES = frozenset(TASK_FILES) - {"guard.json", "scores.json"}
-"""Files of a task that nothing touches once it is learnt; scores may be taken again."""
+REWRITTEN = (
+    "config.yaml",
+    "labels.json",
+    "samples.json",
+    "accuracy.csv",
+    "accuracy_task.csv",
+    "metrics.json",
+    "report.html",
+)
+"""Root files that every session writes anew from what it knows."""
+CANDIDATE_FILES = ("adapter_model.safetensors", "adapter_config.json", "update.safetensors", "ranks.json")
 
 _BLANK = "0" * 64
 _OWN = re.compile(r'"sha256": "([0-9a-f]{64})"\n\}\n$')
 
 
-def own_files(folder: Path, task_folders: Iterable[str]) -> list[str]:
-    """The files of a run that are there, relative to it, checkpoints and manifest.json left out."""
+def own_files(folder: Path) -> list[str]:
+    """The files of a run that are there and settled, relative to it.
+
+    Left out are manifest.json itself, checkpoints, which carry a checksum of their own, and what a task that is
+    underway will write again.
+    """
     names = [
         *ROOT_FILES,
         *(f"samples/{file.name}" for file in sorted((folder / "samples").glob("*.png"))),
-        *(f"{task}/{name}" for task in task_folders for name in TASK_FILES),
     ]
+    for task in sorted((folder / "tasks").glob("*")):
+        learnt = (task / "ranks.json").is_file()
+        names += [f"tasks/{task.name}/{name}" for name in (TASK_FILES if learnt else ("shots.json",))]
+        if (task / "candidate/ranks.json").is_file():
+            names += [f"tasks/{task.name}/candidate/{name}" for name in CANDIDATE_FILES]
+    names += sorted(
+        file.relative_to(folder).as_posix() for file in (folder / "archive").rglob("*") if file.is_file()
+    )
     return [name for name in names if (folder / name).is_file()]
-
-
-def archived_files(folder: Path, number: int) -> list[str]:
-    """The files of archive/NN, relative to the run's folder."""
-    archive = folder / "archive" / f"{number:02d}"
-    return sorted(str(file.relative_to(folder)) for file in archive.rglob("*") if file.is_file())
 
 
 def take(folder: Path, names: Iterable[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from codyra.engine import results
-from codyra.engine.folder import Row, RunFolder
+from codyra.engine.folder import DERIVED, Row, RunFolder
 from codyra.engine.folder_reader import read_run
 from codyra.report import render
 
@@ -39,6 +39,7 @@ def write_summary(
 ) -> None:
     """Everything that is written when all tasks are learnt and scored; the manifest, now finished, comes last."""
     among = manifest["scored_among"]
+    folder.write_manifest(manifest, before=DERIVED)
     write_matrices(folder, names, among, label_space)
     zero_shot, rows = read_rows(folder, names, among)
     figures = results.summarise(
@@ -51,13 +52,15 @@ def write_summary(
         manifest["method"]["trainable_parameters"],
     )
     folder.write_json("metrics.json", figures)
-    folder.write_manifest(manifest)  # the report is made from what is on disk
-    rewrite_report(folder)
+    folder.write_text("report.html", render([read_run(folder.path)], times=False))
     manifest["status"] = "finished"
-    folder.write_manifest(manifest, [folder.task_folder(index, name) for index, name in enumerate(names)])
+    folder.write_manifest(manifest)
 
 
 def rewrite_report(folder: RunFolder) -> None:
     """report.html anew, of a run that may be unfinished; its page has no times, as no two runs share them."""
-    folder.write_text("report.html", render([read_run(folder.path)], times=False))
-    folder.write_manifest(folder.read_json("manifest.json"))
+    page = render([read_run(folder.path)], times=False)
+    manifest = folder.read_json("manifest.json")
+    folder.write_manifest(manifest, before=["report.html"])
+    folder.write_text("report.html", page)
+    folder.write_manifest(manifest)

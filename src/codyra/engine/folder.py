@@ -8,9 +8,9 @@ time, so a run that was stopped anywhere continues from the files that are there
 import csv
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from codyra.engine import checksums
 from codyra.engine.checkpoint import Keeper, Record
 from codyra.engine.config import RunConfig, parse_config
 from codyra.engine.folder_reader import check_not_pending
-from codyra.engine.lock import LOCK
+from codyra.engine.lock import LOCK, only_writer
 from codyra.errors import UserError
 from codyra.families import TaskScore
 from codyra.naming import task_folder
@@ -183,32 +183,36 @@ class RunFolder:
         """
         return TaskUpdate.load(within(self.path, self.task_folder(task_index, name)))
 
-    def check_files(self, manifest: Mapping[str, Any], part: Path = Path("tasks")) -> None:
-        """Make sure that what learnt tasks left behind is what the run wrote.
+    def check_files(self, manifest: Mapping[str, Any], parts: Sequence[str] = ("",)) -> None:
+        """Make sure that the files listed in a manifest are as the run wrote them, derived ones left out.
 
         Args:
-            part: the task's folder, relative to the run's; all tasks by default.
+            parts: beginnings of the names that count; all by default.
 
         Raises:
-            UserError: a file changed; it is named.
+            UserError: a file changed or is missing; it is named.
         """
         listed = manifest.get("files", {})
         if not isinstance(listed, dict):
             damaged(self.path / "manifest.json", "its checksums are no mapping")
         for name, expected in listed.items():
-            if not name.startswith(f"{part.as_posix()}/") or Path(name).name not in checksums.LEARNT_FILES:
+            if name in DERIVED or not name.startswith(tuple(parts)):
                 continue
-            file = within(self.path, name)
-            if file.is_file() and sha256(file) != expected:
-                damaged(file, "its checksum is not that of the file which the run wrote")
+            if sha256(within(self.path, name)) != expected:
+                damaged(self.path / name, "its checksum is not that of the file which the run wrote")
 
     # --- writing ---------------------------------------------------------------------------------------------
 
     def sweep(self) -> None:
         """Remove the unfinished files of a process that was killed while it wrote."""
-        for folder, _, names in os.walk(self.path):
-            for name in filter(files.is_temporary, names):
-                Path(folder, name).unlink(missing_ok=True)
+        files.sweep(self.path)
+
+    def tidy(self) -> None:
+        """Remove what a process left that was killed after all else was done; never mind when that cannot be."""
+        left = any(files.is_temporary(file.name) for file in self.path.rglob(".*.tmp"))
+        if left or (self.path / LOCK).exists():
+            with suppress(UserError), only_writer(self.path):
+                self.sweep()
 
     def start(self, config: RunConfig, manifest: Mapping[str, Any]) -> None:
         """Begin a run: the manifest first, the config (whose presence makes this a run folder) last."""
@@ -227,9 +231,7 @@ class RunFolder:
         """
         archive = self.archive_folder(number)
         if not (archive / "manifest.json").is_file():
-            kept = [self.task_folder(index, name) for index, name in enumerate(task_names[:keep])]
-            scores = [str(folder / "scores.json") for folder in kept]
-            for name in [*checksums.ROOT_FILES, *scores, "manifest.json"]:
+            for name in [*self._copied(task_names, keep), "manifest.json"]:
                 if (self.path / name).is_file():
                     files.write_bytes(archive / name, (self.path / name).read_bytes())
         for index, name in list(enumerate(task_names))[keep:]:
@@ -237,25 +239,54 @@ class RunFolder:
             if (self.path / folder).is_dir():
                 files.move(self.path / folder, archive / folder)
 
+    def archived_checksums(
+        self, listed: Mapping[str, str], number: int, task_names: Sequence[str], keep: int
+    ) -> dict[str, str]:
+        """The checksums of a manifest after `archive`: what was moved or copied keeps the checksum that it had."""
+        prefix = self.archive_folder(number).relative_to(self.path).as_posix()
+        moved = tuple(
+            f"{self.task_folder(index, name)}/" for index, name in list(enumerate(task_names))[keep:]
+        )
+        there = {
+            f"{prefix}/{name}": listed[name] for name in self._copied(task_names, keep) if name in listed
+        }
+        here = {
+            f"{prefix}/{name}" if moved and name.startswith(moved) else name: digest
+            for name, digest in listed.items()
+        }
+        return {**there, **here}
+
+    def _copied(self, task_names: Sequence[str], keep: int) -> list[str]:
+        scores = [self.row_file(number, task_names).as_posix() for number in range(1, keep + 1)]
+        return [*checksums.ROOT_FILES, *scores]
+
+    def drop_archive(self, number: int) -> None:
+        """Remove an archive that was begun and is not in use."""
+        if self.archive_folder(number).exists():
+            shutil.rmtree(self.archive_folder(number))
+
     def archive_folder(self, number: int) -> Path:
         """archive/NN, counted from 1."""
         return self.path / "archive" / f"{number:02d}"
 
-    def write_manifest(self, manifest: dict[str, Any], changed: Iterable[Path] = ()) -> None:
-        """manifest.json with the checksums of all files; of tasks only the `changed` ones are read again."""
-        changed_folders = [str(folder) for folder in changed]
+    def write_manifest(self, manifest: dict[str, Any], before: Sequence[str] = ()) -> None:
+        """manifest.json with the checksums of all settled files that are not listed yet.
+
+        A checksum that is listed stays, so that damage does not become the truth; it goes only when this process
+        is about to write the file.
+
+        Args:
+            before: names, or beginnings of names that end in /, of what is about to be written or removed.
+        """
         kept = {
-            name: digest
-            for name, digest in manifest.get("files", {}).items()
-            if name.startswith(("tasks/", "archive/"))
-            and not name.startswith(tuple(f"{folder}/" for folder in changed_folders))
-            and (self.path / name).is_file()
+            name: digest for name, digest in manifest.get("files", {}).items() if not _is_among(name, before)
         }
-        taken = checksums.take(self.path, checksums.own_files(self.path, changed_folders))
-        for entry in manifest.get("archive", ()):
-            if not any(name.startswith(f"archive/{entry['number']:02d}/") for name in kept):
-                taken |= checksums.take(self.path, checksums.archived_files(self.path, entry["number"]))
-        manifest["files"] = dict(sorted((kept | taken).items()))
+        new = [
+            name
+            for name in checksums.own_files(self.path)
+            if name not in kept and not _is_among(name, before)
+        ]
+        manifest["files"] = dict(sorted((kept | checksums.take(self.path, new)).items()))
         files.write_text(self.path / "manifest.json", checksums.seal(manifest))
 
     def write_json(self, name: str | Path, content: Any) -> None:
@@ -351,12 +382,17 @@ class RunFolder:
         """Commit a task: adapter (or tensors) and, last, ranks.json; `base` and `revision` name its model."""
         update.save(self.path / self.task_folder(task_index, name), base, revision)
 
-    def end_task(self, task_index: int, name: str) -> None:
-        """Remove what only an unfinished task needs."""
-        for part in (CHECKPOINT, CANDIDATE):
-            path = self._task_file(task_index, name, part)
-            if path.exists():
-                shutil.rmtree(path)
+    def end_training(self, task_index: int, name: str) -> None:
+        """Remove the checkpoint of a task whose update is stored."""
+        if self._task_file(task_index, name, CHECKPOINT).exists():
+            shutil.rmtree(self._task_file(task_index, name, CHECKPOINT))
+
+    def drop_candidate(self, task_index: int, name: str, manifest: dict[str, Any]) -> None:
+        """Remove the candidate of a task that is committed."""
+        path = self._task_file(task_index, name, CANDIDATE)
+        if path.exists():
+            self.write_manifest(manifest, before=[f"{self.task_folder(task_index, name)}/{CANDIDATE}/"])
+            shutil.rmtree(path)
 
     def write_matrix(self, name: str, task_names: Sequence[str], rows: Iterable[tuple[str, Cells]]) -> None:
         """accuracy.csv or accuracy_task.csv: full precision, an empty cell where a task was not scored."""
@@ -378,6 +414,10 @@ class RunFolder:
         if not file.is_file():
             return []
         return [parse_json(line, file) for line in read_text(file).splitlines()]
+
+
+def _is_among(name: str, names: Sequence[str]) -> bool:
+    return any(name == other or (other.endswith("/") and name.startswith(other)) for other in names)
 
 
 def comparable(config: RunConfig) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class BaseModelInfo:
     sha256: str | None = None
     parameters: Count | None = None
     model_type: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

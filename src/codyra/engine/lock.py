@@ -13,7 +13,7 @@ from pathlib import Path
 from codyra.errors import UserError
 
 LOCK = "lock.json"
-_UNSUPPORTED = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS)
+_UNSUPPORTED = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EBADF)
 _MAX_BYTES = 4096
 
 
@@ -21,9 +21,9 @@ _MAX_BYTES = 4096
 def only_writer(folder: Path) -> Iterator[str | None]:
     """Hold the lock of `folder`, which is made when it does not exist and removed again when it stays empty.
 
-    The kernel keeps the lock (flock) and drops it with the process, however that ends; network file systems of
-    today pass it on to other machines. The file's content, pid and host, is for people; it decides alone only
-    where the file system does not know flock.
+    The kernel keeps the lock (flock) and drops it with the process, however that ends. It is taken on the folder
+    itself, which nobody can delete by mistake, and on lock.json, for network file systems that lock files only. The
+    content of lock.json, pid and host, is for people; it decides alone where nothing can be locked.
 
     Yields:
         Who held the lock and is gone, when it was taken over; else None.
@@ -33,50 +33,77 @@ def only_writer(folder: Path) -> Iterator[str | None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, held_before = _acquire(folder)
+        handles, held_before = _acquire(folder)
     except OSError as error:
         raise UserError(
-            f"cannot write into {folder}: {error.strerror or error}; mend that or choose another place"
+            f"cannot write {folder / LOCK}: {error.strerror or error}; mend that or choose another place"
         ) from None
     try:
         yield held_before
     finally:
-        (folder / LOCK).unlink(missing_ok=True)
-        os.close(handle)
+        with suppress(OSError):  # the folder may have been moved in the meantime
+            if os.path.samestat((folder / LOCK).stat(), os.fstat(handles[-1])):
+                (folder / LOCK).unlink()
         with suppress(OSError):  # not empty, as a rule
             folder.rmdir()
+        _close(handles)
 
 
-def _acquire(folder: Path) -> tuple[int, str | None]:
-    """The open and locked file, and who held it before."""
+def _acquire(folder: Path) -> tuple[list[int], str | None]:
+    """The open and locked folder and file, and who held them before."""
     path = folder / LOCK
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        handles: list[int] = []
         try:
-            free = _try_lock(handle)
-            content = os.pread(handle, _MAX_BYTES, 0)
-            if not free:
-                raise UserError(
-                    f"{folder}: {_named(content)} is writing to this run; wait until it is done or stop it "
-                    f"(if it is surely gone, delete {path})"
-                )
-            # Whoever let go of the lock also removed the file: what was opened may be no longer there.
-            if _is_still(path, handle):
+            handles.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            free = [_try_lock(handles[0])]
+            if free == [False]:
+                raise UserError(_held(folder, _content(path)))
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            handles.append(os.open(path, flags, 0o644))
+            free.append(_try_lock(handles[1]))
+            content = os.pread(handles[1], _MAX_BYTES, 0)
+            lockable = any(state is not None for state in free)
+            if False in free or (not lockable and not _is_gone(content)):
+                doubt = "" if lockable else f" (if it is surely gone, delete {path})"
+                raise UserError(_held(folder, content) + doubt)
+            # Whoever let go of the lock may have removed what was opened here.
+            if _is_still(folder, handles[0]) and _is_still(path, handles[1]):
                 mine = {
                     "pid": os.getpid(),
                     "host": platform.node(),
                     "since": datetime.now(UTC).isoformat(timespec="seconds"),
                 }
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, json.dumps(mine).encode(), 0)
-                return handle, _named(content) if content else None
+                os.ftruncate(handles[1], 0)
+                os.pwrite(handles[1], json.dumps(mine).encode(), 0)
+                return handles, _named(content) if content else None
         except BaseException:
-            os.close(handle)
+            _close(handles)
             raise
+        _close(handles)
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _held(folder: Path, content: bytes) -> str:
+    return f"{folder}: {_named(content)} is writing to this run; wait until it is done or stop it"
+
+
+def _content(path: Path) -> bytes:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    with os.fdopen(handle, "rb") as file:
+        return file.read(_MAX_BYTES)
+
+
+def _close(handles: list[int]) -> None:
+    for handle in handles:
         os.close(handle)
 
 
-def _try_lock(handle: int) -> bool:
+def _try_lock(handle: int) -> bool | None:
+    """True when locked, False when somebody else has it, None where this cannot be locked."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -84,7 +111,7 @@ def _try_lock(handle: int) -> bool:
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-        return _is_gone(os.pread(handle, _MAX_BYTES, 0))
+        return None
     return True
 
 

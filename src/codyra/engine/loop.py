@@ -9,8 +9,9 @@ from torch import Tensor
 
 from codyra.digest import tensors_sha256
 from codyra.engine import results
+from codyra.engine.checksums import REWRITTEN
 from codyra.engine.derive import write_matrices, write_summary
-from codyra.engine.folder import CANDIDATE, Row, RunFolder
+from codyra.engine.folder import CANDIDATE, DERIVED, Row, RunFolder
 from codyra.engine.folder_reader import read_manifest
 from codyra.engine.guard import Verdict, judge
 from codyra.engine.manifest import continued, new_manifest, now, session, surroundings_changed
@@ -75,16 +76,13 @@ class Loop:
             folder.sweep()
             if self.stored is None:
                 folder.start(plan.config, self.manifest)
+            elif [entry["task"] for entry in self.stored["data"]] != self.names:
+                self._make_room(self.stored)
             else:
-                if [entry["task"] for entry in self.stored["data"]] != self.names:
-                    self._make_room(self.stored)
+                folder.write_manifest(self.manifest, before=[*REWRITTEN, "samples/"])
                 folder.write_config(plan.config)
-                folder.write_manifest(self.manifest)
-            if folder.described_tasks() != self.names:
-                folder.write_labels(plan.config.stream.label_space, plan.tasks)
-                folder.write_samples(
-                    {task.name: (task.prompt, plan.family.preview(task)) for task in plan.tasks}
-                )
+            folder.write_labels(plan.config.stream.label_space, plan.tasks)
+            folder.write_samples({task.name: (task.prompt, plan.family.preview(task)) for task in plan.tasks})
         if done:
             self.narrator.say(f"continuing after task {done} ({self.names[done - 1]})")
         plan.accelerator.wait_for_everyone()
@@ -95,23 +93,21 @@ class Loop:
         self.narrator.say(
             f"{len(names)} tasks are learnt; scoring all states anew, among the classes of {len(self.names)}"
         )
-        number = len(stored["archive"]) + 1
-        self.folder.archive(number, names, keep=len(names))
-        entry = {"number": number, "reason": "append", "tasks": names}
-        self.manifest["archive"] = [*stored["archive"], entry]
+        archives, listed = list(stored["archive"]), stored.get("files", {})
+        begun = stored["status"] == "unfinished" and archives and archives[-1]["tasks"] == names
+        if not begun:
+            number = len(archives) + 1
+            archives.append({"number": number, "reason": "append", "tasks": names})
+            self.folder.drop_archive(number)
+            self.folder.archive(number, names, keep=len(names))
+            listed = self.folder.archived_checksums(listed, number, names, keep=len(names))
         # Unfinished before the config has more tasks: a run that was stopped here still goes on.
-        self.folder.write_manifest({**stored, "status": "unfinished", "archive": self.manifest["archive"]})
+        room = {**stored, "status": "unfinished", "archive": archives, "files": listed}
+        self.folder.write_manifest(room, before=[*REWRITTEN, "samples/"])
         self.folder.write_config(self.plan.config)
-        self.folder.remove(
-            *(
-                "labels.json",
-                "samples.json",
-                "accuracy.csv",
-                "accuracy_task.csv",
-                "metrics.json",
-                "report.html",
-            )
-        )
+        self.folder.remove("labels.json", "samples.json", *DERIVED)
+        self.manifest |= {"archive": archives, "files": room["files"]}
+        self.folder.write_manifest(self.manifest)
 
     # --- one task --------------------------------------------------------------------------------------------
 
@@ -122,12 +118,14 @@ class Loop:
         if not learnt:
             if self.main:
                 self.folder.begin_task(task_index, name, plan.tasks[task_index].shots)
+                self.folder.write_manifest(self.manifest)
             plan.accelerator.wait_for_everyone()
             update = self._train(task_index) if plan.guard_task is None else self._guarded(task_index)
             if self.main:
                 self.folder.write_update(task_index, name, update, *self._base_name())
         if self.main:
-            self.folder.end_task(task_index, name)
+            self.folder.end_training(task_index, name)
+            self.folder.drop_candidate(task_index, name, self.manifest)
         plan.accelerator.wait_for_everyone()
         return not learnt
 
@@ -179,6 +177,9 @@ class Loop:
             candidate = self._train(task_index)
             if self.main:
                 self.folder.write_candidate(task_index, name, candidate, *self._base_name())
+        if self.main:
+            self.folder.end_training(task_index, name)
+            self.folder.write_manifest(self.manifest)
         plan.accelerator.wait_for_everyone()
 
         def measure(factor: float) -> float:
@@ -248,12 +249,13 @@ class Loop:
             row = self._score("zero-shot: scoring")
             if self.main:
                 self.manifest["timing"]["zero_shot_seconds"] = time.perf_counter() - started
-                self.folder.write_manifest(self.manifest)
+                self.folder.write_manifest(self.manifest, before=["zero_shot.json", *DERIVED])
                 self.folder.write_row("zero_shot.json", "zero-shot", self.names, row)
-                self._write_matrices()
             cells = results.cells(row, self.plan.config.stream.label_space)
             shown = ", ".join(f"{name} {cell:.1f}" for name, cell in zip(self.names, cells, strict=True))
             self.narrator.say(f"zero-shot: {shown} %")
+        if self.main:
+            self._write_matrices()  # a run that was stopped between two tables has written one of them
         if self.plan.guard_task is not None:
             self._check_guard(self.plan.guard_task.source, self.plan.guard_task.fingerprint)
         self.plan.accelerator.wait_for_everyone()
@@ -297,10 +299,9 @@ class Loop:
                 rounding_loss(plan.family.net, plan.base, self._updates(task_index + 1))
             ]
             # Time is known only now: the scores, whose presence says that all of this is done, come after it.
-            self.folder.write_manifest(self.manifest, [self.folder.task_folder(task_index, name)])
-            self.folder.write_row(
-                self.folder.row_file(task_index + 1, self.names), name, self.names, row, **about
-            )
+            file = self.folder.row_file(task_index + 1, self.names)
+            self.folder.write_manifest(self.manifest, before=[file.as_posix(), *DERIVED])
+            self.folder.write_row(file, name, self.names, row, **about)
             self._write_matrices()
         plan.accelerator.wait_for_everyone()
         return True

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,7 @@ def new_manifest(plan: Plan) -> dict[str, Any]:
             "name": plan.config.model.name,
             "revision": plan.config.model.revision,
             "sha256": plan.family.fingerprint(),
+            "files": plan.family.setup,
             "parameters": plan.family.num_parameters,
             "model_type": plan.family.model_type,
         },
@@ -78,6 +80,11 @@ def continued(stored: dict[str, Any], here: dict[str, Any], path: Path) -> dict[
                 f"{path}: {here['base']['name']} has other weights than when this run began; "
                 f"give the model of that time"
             )
+        if changed := changed_setup(stored["base"].get("files", {}), here["base"]["files"]):
+            raise UserError(
+                f"{path}: {changed} of {here['base']['name']} is not what it was when this run began; "
+                f"give the model of that time"
+            )
         for before, now_ in zip(stored["data"], here["data"], strict=False):
             if before["task"] == now_["task"] and before["fingerprint"] != now_["fingerprint"]:
                 raise UserError(
@@ -95,6 +102,12 @@ def continued(stored: dict[str, Any], here: dict[str, Any], path: Path) -> dict[
         raise UserError(
             f"{path / 'manifest.json'} is damaged or missing ({error!r}); restore it or start anew in another --out"
         ) from None
+
+
+def changed_setup(stored: Mapping[str, str], here: Mapping[str, str]) -> str | None:
+    """The first file of a model, beside its weights, that is another one now; None when none is."""
+    names = sorted({*stored, *here} if stored else ())
+    return next((name for name in names if stored.get(name) != here.get(name)), None)
 
 
 def session(plan: Plan) -> dict[str, Any]:

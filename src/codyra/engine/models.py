@@ -10,6 +10,7 @@ from itertools import pairwise
 from codyra.engine.config import model_path, parse_config
 from codyra.engine.folder import RunFolder
 from codyra.engine.folder_reader import RunView, check_not_pending
+from codyra.engine.manifest import changed_setup
 from codyra.errors import UserError
 from codyra.families import DualEncoder, load_family
 from codyra.update import TaskUpdate, compose, write_weights
@@ -28,6 +29,11 @@ def load_base(view: RunView) -> DualEncoder:
         raise UserError(
             f"model '{config.model.name}' has other weights than when run {view.name} began (SHA-256 "
             f"{str(expected)[:12]} then, {found[:12]} now); put the former weights back in its place"
+        )
+    if changed := changed_setup(view.manifest.base.files, family.setup):
+        raise UserError(
+            f"{changed} of model '{config.model.name}' is not what it was when run {view.name} began; put the former "
+            "file back in its place"
         )
     return family
 
@@ -72,7 +78,7 @@ def read_updates(folder: RunFolder, names: Sequence[str], numbers: Iterable[int]
     """
     manifest = folder.read_json("manifest.json")
     for number in numbers:
-        folder.check_files(manifest, folder.task_folder(number - 1, names[number - 1]))
+        folder.check_files(manifest, [f"{folder.task_folder(number - 1, names[number - 1])}/"])
         yield folder.read_update(number - 1, names[number - 1])
 
 

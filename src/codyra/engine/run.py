@@ -104,6 +104,7 @@ def run(
     narrator = narrator or Narrator()
     folder.check_config(resolved)
     if folder.is_finished():
+        folder.tidy()
         narrator.say(f"{folder.path}: this run is finished")
         return Run(folder.path)
     main = make_accelerator(resolved.train).is_main_process

@@ -71,6 +71,7 @@ class DualEncoder(ABC):
         self.net = net
         self.tokenizer = tokenizer
         self.context = context
+        self.setup: dict[str, str] = {}
         self.model_type: str = net.config.model_type  # type: ignore[assignment,union-attr]
 
     # What a kind of dual encoder says of itself

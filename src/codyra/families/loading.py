@@ -29,6 +29,7 @@ from codyra.families.family import ModelSpec
 from codyra.families.hush import hush
 from codyra.families.image_text import ImageTextEncoder
 from codyra.families.sentence import SentenceEncoder
+from codyra.reading import sha256
 
 IMAGE_TEXT_TYPES = ("clip", "siglip")
 SENTENCE_TYPES = (
@@ -51,6 +52,26 @@ HF_CHECKPOINTS = {
     (1280, 14): "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
 }
 """Hugging Face checkpoint of the same architecture, by width and patch size of the vision tower."""
+
+SETUP_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+)
+"""Beside the weights, what a score depends on."""
 
 LOAD_ERRORS = (
     AssertionError,
@@ -76,6 +97,12 @@ def load_family(spec: ModelSpec) -> DualEncoder:
     Raises:
         UserError: the model cannot be found, reached or read, is of another kind, or lacks weights.
     """
+    family = _load_parts(spec)
+    family.setup = _setup_files(spec)
+    return family
+
+
+def _load_parts(spec: ModelSpec) -> DualEncoder:
     _check_place(spec)
     with hush():
         config = _load(spec, "config.json", transformers.AutoConfig)
@@ -106,6 +133,13 @@ def load_family(spec: ModelSpec) -> DualEncoder:
         lowercase=bool(settings.get("do_lower_case")),
         files=sentence_files,
     )
+
+
+def _setup_files(spec: ModelSpec) -> dict[str, str]:
+    """SHA-256 of the files that say how inputs become tensors and tensors a network, weights left out."""
+    config = _fetch(spec, "config.json")
+    assert config is not None, "it was loaded before"
+    return {name: sha256(config.parent / name) for name in SETUP_FILES if (config.parent / name).is_file()}
 
 
 def _check_place(spec: ModelSpec) -> None:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from codyra.errors import UserError
 from codyra.families.hush import hush
-from codyra.files import write_atomic, write_bytes
+from codyra.files import remedy, write_atomic, write_bytes
 
 
 def save_directory(directory: Path, *parts: Any, files: Mapping[str, bytes] | None = None) -> None:
@@ -34,9 +34,8 @@ def save_directory(directory: Path, *parts: Any, files: Mapping[str, bytes] | No
                 if source.is_file():
                     write_atomic(directory / source.relative_to(temporary), partial(_move, source))
     except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"cannot write the model to {directory}: {error}; free the disk or choose another place"
-        ) from error
+        mend = remedy(error) if isinstance(error, OSError) else "free some disk space"
+        raise UserError(f"cannot write the model to {directory}: {error}; {mend}") from error
     for name, content in (files or {}).items():
         write_bytes(directory / name, content)
 

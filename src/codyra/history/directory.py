@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from codyra.errors import UserError
+from codyra.files import remedy
 
 
 @contextmanager
@@ -32,9 +33,7 @@ def whole_directory(target: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
             os.close(handle)
     except OSError as error:
-        raise UserError(
-            f"cannot write {target}: {error.strerror or error}; free the disk or choose another --out"
-        ) from error
+        raise UserError(f"cannot write {target}: {error.strerror or error}; {remedy(error)}") from error
 
 
 def _claim(partial: Path) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
+from codyra.engine.checksums import REWRITTEN
 from codyra.engine.config import RunConfig
 from codyra.engine.derive import write_summary
 from codyra.engine.folder import DERIVED, RunFolder
@@ -37,6 +38,8 @@ def revert(run: Path, to: int) -> Path:
     with only_writer(run):
         folder.sweep()
         pending = pending_revert(run)
+        if pending is None and (done := _just_done(folder, to)):
+            return done
         if pending is None:
             pending = PendingRevert(to, _next_archive(folder, to))
             folder.write_json(PENDING, asdict(pending))
@@ -45,6 +48,15 @@ def revert(run: Path, to: int) -> Path:
         _take_back(folder, pending.to, pending.archive)
         folder.remove(PENDING)
         return folder.archive_folder(pending.archive)
+
+
+def _just_done(folder: RunFolder, to: int) -> Path | None:
+    """The archive of this very revert, when all but its last step was done before."""
+    manifest = read_manifest(folder.path)
+    last = manifest.archive[-1] if manifest.archive else None
+    if last is None or last.reason != "revert" or len(manifest.data) != to or manifest.status != "finished":
+        return None
+    return folder.archive_folder(last.number)
 
 
 def _next_archive(folder: RunFolder, to: int) -> int:
@@ -58,7 +70,13 @@ def _next_archive(folder: RunFolder, to: int) -> int:
     if to == len(names):
         raise UserError(f"{folder.path}: nothing comes after task {to} ({names[-1]}); nothing to revert")
     _scored_among(folder, names[:to])
-    return len(read_manifest(folder.path).archive) + 1
+    manifest = folder.read_json("manifest.json")
+    later = tuple(f"{folder.task_folder(index, name)}/" for index, name in list(enumerate(names))[to:])
+    kept = {name: digest for name, digest in manifest["files"].items() if not name.startswith(later)}
+    folder.check_files({"files": kept})
+    number = len(read_manifest(folder.path).archive) + 1
+    folder.drop_archive(number)
+    return number
 
 
 def _take_back(folder: RunFolder, to: int, number: int) -> None:
@@ -80,6 +98,8 @@ def _take_back(folder: RunFolder, to: int, number: int) -> None:
         folder.write_json(file, {**row, "tasks": row["tasks"][:to]})
     folder.remove(*DERIVED)
     timing = stored["timing"]
+    listed = folder.archived_checksums(stored["files"], number, names, keep=to)
+    changed = {*REWRITTEN, *(folder.row_file(num_tasks, kept).as_posix() for num_tasks in range(to + 1))}
     manifest = {
         **stored,
         "status": "unfinished",
@@ -91,7 +111,7 @@ def _take_back(folder: RunFolder, to: int, number: int) -> None:
             {"number": number, "reason": "revert", "tasks": _archived_names(folder, number)},
         ],
         "scored_among": among,
-        "files": {name: digest for name, digest in stored["files"].items() if (folder.path / name).is_file()},
+        "files": {name: digest for name, digest in listed.items() if name not in changed},
     }
     write_summary(folder, kept, config.stream.label_space, manifest)
 

@@ -77,12 +77,8 @@ def _checksums(folder: RunFolder, manifest: dict[str, Any]) -> Iterator[Finding]
     if not isinstance(listed, dict):
         yield Finding(False, "manifest.json: lists no checksums")
         return
-    finished = manifest.get("status") == "finished"
-    checked, faults = 0, []
+    faults = []
     for name, expected in listed.items():
-        if not finished and not _is_settled(name):
-            continue  # an unfinished run may have written it anew since
-        checked += 1
         try:
             file = within(folder.path, name)
             if not file.is_file():
@@ -91,35 +87,24 @@ def _checksums(folder: RunFolder, manifest: dict[str, Any]) -> Iterator[Finding]
                 faults.append(f"{name}: changed since the run wrote it")
         except UserError as error:
             faults.append(f"{name}: {error}")
-    faults += [f"{name}: {reason}" for name, reason in _unlisted(folder, listed, finished)]
+    faults += [f"{name}: {reason}" for name, reason in _unlisted(folder, listed, manifest.get("status"))]
     for fault in faults:
         yield Finding(False, fault)
     if not faults and sealed:
-        yield Finding(True, f"checksums: manifest.json and {checked} files are as the run wrote them")
+        yield Finding(True, f"checksums: manifest.json and {len(listed)} files are as the run wrote them")
     yield from _strangers(folder, listed)
 
 
-def _is_settled(name: str) -> bool:
-    return name.startswith("archive/") or (
-        name.startswith("tasks/") and Path(name).name in checksums.LEARNT_FILES
-    )
-
-
-def _unlisted(folder: RunFolder, listed: Iterable[str], finished: bool) -> Iterator[tuple[str, str]]:
-    """Files of the run that manifest.json should list, and checkpoints, which carry their own checksum."""
-    task_folders = [
-        f"tasks/{path.name}" for path in sorted((folder.path / "tasks").glob("*")) if path.is_dir()
-    ]
-    if finished:
-        known = checksums.own_files(folder.path, task_folders)
+def _unlisted(folder: RunFolder, listed: Iterable[str], status: object) -> Iterator[tuple[str, str]]:
+    """Files that the manifest of a finished run should list, and checkpoints, which have a checksum of their own."""
+    if status == "finished":
+        known = checksums.own_files(folder.path)
         yield from ((name, "not in manifest.json") for name in known if name not in listed)
-    for task in task_folders:
-        state = folder.path / task / CHECKPOINT / "state.safetensors"
-        if state.is_file():
-            try:
-                checkpoint.read(state)
-            except UserError as error:
-                yield f"{task}/{CHECKPOINT}/state.safetensors", str(error)
+    for state in sorted(folder.path.glob(f"tasks/*/{CHECKPOINT}/state.safetensors")):
+        try:
+            checkpoint.read(state)
+        except UserError as error:
+            yield state.relative_to(folder.path).as_posix(), str(error)
 
 
 def _strangers(folder: RunFolder, listed: Iterable[str]) -> Iterator[Finding]:
