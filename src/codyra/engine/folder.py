@@ -23,7 +23,7 @@ from codyra.engine.lock import LOCK, only_writer
 from codyra.errors import UserError
 from codyra.families import TaskScore
 from codyra.naming import task_folder
-from codyra.reading import damaged, parse_json, parse_yaml, read_json, read_text, sha256, within
+from codyra.reading import damaged, parse_json, parse_yaml, read_bytes, read_json, read_text, sha256, within
 from codyra.streams import Task
 from codyra.update import TaskUpdate
 
@@ -121,7 +121,15 @@ class RunFolder:
         return self.task_folder(num_tasks - 1, names[num_tasks - 1]) / "scores.json"
 
     def _task_file(self, task_index: int, name: str, file: str) -> Path:
-        return self.path / self.task_folder(task_index, name) / file
+        return within(self.path, self.task_folder(task_index, name)) / file
+
+    def _part(self, task_index: int, name: str, part: str) -> Path:
+        """A folder of a task, known to be in the run's."""
+        return within(self.path, self.task_folder(task_index, name) / part)
+
+    def _target(self, name: str | Path) -> Path:
+        """A file to be written: what is there may be a link, which is replaced; the folder it is in may not."""
+        return within(self.path, Path(name).parent) / Path(name).name
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -233,11 +241,12 @@ class RunFolder:
         if not (archive / "manifest.json").is_file():
             for name in [*self._copied(task_names, keep), "manifest.json"]:
                 if (self.path / name).is_file():
-                    files.write_bytes(archive / name, (self.path / name).read_bytes())
+                    target = self._target(archive.relative_to(self.path) / name)
+                    files.write_bytes(target, read_bytes(within(self.path, name)))
         for index, name in list(enumerate(task_names))[keep:]:
             folder = self.task_folder(index, name)
             if (self.path / folder).is_dir():
-                files.move(self.path / folder, archive / folder)
+                files.move(self.path / folder, self._target(archive.relative_to(self.path) / folder))
 
     def archived_checksums(
         self, listed: Mapping[str, str], number: int, task_names: Sequence[str], keep: int
@@ -262,8 +271,7 @@ class RunFolder:
 
     def drop_archive(self, number: int) -> None:
         """Remove an archive that was begun and is not in use."""
-        if self.archive_folder(number).exists():
-            shutil.rmtree(self.archive_folder(number))
+        _remove_folder(within(self.path, self.archive_folder(number).relative_to(self.path)))
 
     def archive_folder(self, number: int) -> Path:
         """archive/NN, counted from 1."""
@@ -291,16 +299,16 @@ class RunFolder:
 
     def write_json(self, name: str | Path, content: Any) -> None:
         """Any JSON file of the folder."""
-        files.write_json(self.path / name, content)
+        files.write_json(self._target(name), content)
 
     def write_text(self, name: str | Path, content: str) -> None:
         """Any text file of the folder."""
-        files.write_text(self.path / name, content)
+        files.write_text(self._target(name), content)
 
     def remove(self, *names: str) -> None:
         """Remove derived files, which will be written again."""
         for name in names:
-            (self.path / name).unlink(missing_ok=True)
+            self._target(name).unlink(missing_ok=True)
 
     def write_samples(self, previews: Mapping[str, tuple[str, list[dict[str, Any]]]]) -> None:
         """samples.json and its pictures: task name -> (prompt, examples of `label` and `text` or `image`)."""
@@ -313,7 +321,7 @@ class RunFolder:
                     entry["image"] = f"samples/{task_number:02d}-{position}.png"
                     buffer = io.BytesIO()
                     example["image"].save(buffer, "PNG")
-                    files.write_bytes(self.path / entry["image"], buffer.getvalue())
+                    files.write_bytes(self._target(entry["image"]), buffer.getvalue())
                 else:
                     entry["text"] = example["text"]
                 listed.append(entry)
@@ -358,7 +366,7 @@ class RunFolder:
 
     def keeper(self, task_index: int, name: str, **options: Any) -> Keeper:
         """Keeps the checkpoints of a task; `options` are those of `Keeper`."""
-        path = self._task_file(task_index, name, CHECKPOINT) / "state.safetensors"
+        path = self._part(task_index, name, CHECKPOINT) / "state.safetensors"
 
         def write_log(log: Sequence[Record]) -> None:
             self.write_log(task_index, name, log)
@@ -367,32 +375,31 @@ class RunFolder:
 
     def read_candidate(self, task_index: int, name: str) -> TaskUpdate | None:
         """An update that was trained and is not committed; None where there is none."""
-        path = self._task_file(task_index, name, CANDIDATE)
+        path = self._part(task_index, name, CANDIDATE)
         return TaskUpdate.load(path) if (path / "ranks.json").is_file() else None
 
     def write_candidate(
         self, task_index: int, name: str, update: TaskUpdate, base: str, revision: str | None
     ) -> None:
         """An update that waits for its guard."""
-        update.save(self._task_file(task_index, name, CANDIDATE), base, revision)
+        update.save(self._part(task_index, name, CANDIDATE), base, revision)
 
     def write_update(
         self, task_index: int, name: str, update: TaskUpdate, base: str, revision: str | None
     ) -> None:
         """Commit a task: adapter (or tensors) and, last, ranks.json; `base` and `revision` name its model."""
-        update.save(self.path / self.task_folder(task_index, name), base, revision)
+        update.save(within(self.path, self.task_folder(task_index, name)), base, revision)
 
     def end_training(self, task_index: int, name: str) -> None:
         """Remove the checkpoint of a task whose update is stored."""
-        if self._task_file(task_index, name, CHECKPOINT).exists():
-            shutil.rmtree(self._task_file(task_index, name, CHECKPOINT))
+        _remove_folder(self._part(task_index, name, CHECKPOINT))
 
     def drop_candidate(self, task_index: int, name: str, manifest: dict[str, Any]) -> None:
         """Remove the candidate of a task that is committed."""
-        path = self._task_file(task_index, name, CANDIDATE)
+        path = self._part(task_index, name, CANDIDATE)
         if path.exists():
             self.write_manifest(manifest, before=[f"{self.task_folder(task_index, name)}/{CANDIDATE}/"])
-            shutil.rmtree(path)
+            _remove_folder(path)
 
     def write_matrix(self, name: str, task_names: Sequence[str], rows: Iterable[tuple[str, Cells]]) -> None:
         """accuracy.csv or accuracy_task.csv: full precision, an empty cell where a task was not scored."""
@@ -414,6 +421,14 @@ class RunFolder:
         if not file.is_file():
             return []
         return [parse_json(line, file) for line in read_text(file).splitlines()]
+
+
+def _remove_folder(path: Path) -> None:
+    try:
+        if path.exists():
+            shutil.rmtree(path)
+    except OSError as error:
+        raise UserError(f"cannot remove {path}: {error.strerror or error}; {files.remedy(error)}") from error
 
 
 def _is_among(name: str, names: Sequence[str]) -> bool:
