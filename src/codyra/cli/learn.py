@@ -82,7 +82,7 @@ def report(
         check_not_pending(path)
     views = [read_run(path) for path in runs]
     own = runs[0] / "report.html"
-    if out is None or out.resolve() == own.resolve():
+    if out is None or out.absolute() == own.absolute():
         from codyra.engine.derive import rewrite_report
         from codyra.engine.folder import RunFolder
         from codyra.engine.lock import only_writer

@@ -91,7 +91,7 @@ class Loop:
         """Put the figures of the shorter stream aside: with new tasks in the label space all are taken anew."""
         names = [entry["task"] for entry in stored["data"]]
         self.narrator.say(
-            f"{len(names)} tasks are learnt; scoring all states anew, among the classes of {len(self.names)}"
+            f"{len(names)} tasks are learnt; scoring all states anew, among the classes of {len(self.names)} tasks"
         )
         archives, listed = list(stored["archive"]), stored.get("files", {})
         begun = stored["status"] == "unfinished" and archives and archives[-1]["tasks"] == names
