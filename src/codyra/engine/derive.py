@@ -6,6 +6,7 @@ from typing import Any, Literal
 from codyra.engine import results
 from codyra.engine.folder import DERIVED, Row, RunFolder
 from codyra.engine.folder_reader import read_run
+from codyra.reading import damaged
 from codyra.report import render
 
 LabelSpace = Literal["all", "task"]
@@ -14,7 +15,8 @@ LabelSpace = Literal["all", "task"]
 def read_rows(folder: RunFolder, names: Sequence[str], among: Sequence[str]) -> tuple[Row, list[Row]]:
     """The zero-shot row, and those of the tasks up to the first that was not scored among these tasks' classes."""
     zero_shot = folder.read_row(folder.row_file(0, names), names, among)
-    assert zero_shot is not None, "the zero-shot row is the first that a run writes"
+    if zero_shot is None:
+        damaged(folder.path / "zero_shot.json", "it is missing or of other tasks")
     rows: list[Row] = []
     while len(rows) < len(names) and (
         row := folder.read_row(folder.row_file(len(rows) + 1, names), names, among)

@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from codyra import files
 from codyra.engine import checksums
 from codyra.engine.checkpoint import Keeper, Record
@@ -33,6 +35,9 @@ Row = list[TaskScore | None]
 
 WHERE_IS_IT = ("root", "data_dir", "name")
 """Config keys that say where things lie, not what is run: a run may be continued from another place."""
+MAX_EXAMPLES = 10**12
+_ROW = TypeAdapter(list[TaskScore | None])
+_NAMES = TypeAdapter(list[str])
 CHECKPOINT, CANDIDATE = "checkpoint", "candidate"
 DERIVED = ("accuracy.csv", "accuracy_task.csv", "metrics.json", "report.html")
 """Files that follow from the scores and updates of the tasks."""
@@ -89,7 +94,13 @@ class RunFolder:
         check_not_pending(self.path)
         difference = first_difference(comparable(self.stored_config()), comparable(config))
         if difference:
-            raise UserError(f"{self.path}: holds another run ({difference}); choose another --out")
+            grown = self.read_json("manifest.json").get("archive")
+            go_on = (
+                f"tasks were appended or taken back since; go on with: codyra run {self.path / 'config.yaml'} --out "
+                f"{self.path}, or choose another --out"
+            )
+            remedy = go_on if grown else "choose another --out"
+            raise UserError(f"{self.path}: holds another run ({difference}); {remedy}")
 
     def is_learnt(self, task_index: int, name: str) -> bool:
         """True when the task's update is committed."""
@@ -157,11 +168,18 @@ class RunFolder:
             return None
         content = self.read_json(name)
         try:
-            row = [None if cell is None else TaskScore(**cell) for cell in content["tasks"]]
-            fits = len(row) == len(names) and list(content["among"]) == list(among)
-        except (KeyError, TypeError) as error:
-            damaged(self.path / name, repr(error))
-        return row if fits else None
+            row = _ROW.validate_python(content.get("tasks"))
+            scored_among = _NAMES.validate_python(content.get("among"), strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            damaged(self.path / name, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        for score in row:
+            counts = (0, 0, 1) if score is None else (score.correct, score.correct_task, score.examples)
+            if not (
+                0 <= counts[0] <= counts[2] and 0 <= counts[1] <= counts[2] and 0 < counts[2] < MAX_EXAMPLES
+            ):
+                damaged(self.path / name, f"{counts[:2]} of {counts[2]} are no counts of right answers")
+        return row if len(row) == len(names) and scored_among == list(among) else None
 
     def read_figure(self, name: str | Path, key: str) -> float:
         """A number of a JSON file, such as `drift` of a task's scores.json.
@@ -200,6 +218,8 @@ class RunFolder:
         Raises:
             UserError: a file changed or is missing; it is named.
         """
+        for part in ("tasks", "samples", "archive"):
+            within(self.path, part)  # a link out of the run is refused before anything is written
         listed = manifest.get("files", {})
         if not isinstance(listed, dict):
             damaged(self.path / "manifest.json", "its checksums are no mapping")
@@ -245,17 +265,21 @@ class RunFolder:
                     files.write_bytes(target, read_bytes(within(self.path, name)))
         for index, name in list(enumerate(task_names))[keep:]:
             folder = self.task_folder(index, name)
-            if (self.path / folder).is_dir():
-                files.move(self.path / folder, self._target(archive.relative_to(self.path) / folder))
+            thumbnails = sorted((self.path / "samples").glob(f"{index + 1:02d}-*.png"))
+            for source in [self.path / folder, *thumbnails]:
+                if source.exists():
+                    files.move(
+                        source, self._target(archive.relative_to(self.path) / source.relative_to(self.path))
+                    )
 
     def archived_checksums(
         self, listed: Mapping[str, str], number: int, task_names: Sequence[str], keep: int
     ) -> dict[str, str]:
         """The checksums of a manifest after `archive`: what was moved or copied keeps the checksum that it had."""
         prefix = self.archive_folder(number).relative_to(self.path).as_posix()
-        moved = tuple(
-            f"{self.task_folder(index, name)}/" for index, name in list(enumerate(task_names))[keep:]
-        )
+        later = list(enumerate(task_names))[keep:]
+        moved = tuple(f"{self.task_folder(index, name)}/" for index, name in later)
+        moved += tuple(f"samples/{index + 1:02d}-" for index, _ in later)
         there = {
             f"{prefix}/{name}": listed[name] for name in self._copied(task_names, keep) if name in listed
         }
@@ -455,4 +479,14 @@ def first_difference(stored: Any, given: Any, path: str = "") -> str | None:
         return None
     if stored == given:
         return None
-    return f"{path} is {stored!r} there, {given!r} here"
+    if isinstance(stored, list) and isinstance(given, list):
+        if len(stored) != len(given):
+            return f"{path} has {len(stored)} entries there, {len(given)} here"
+        pairs = enumerate(zip(stored, given, strict=True))
+        return next(
+            found
+            for place, pair in pairs
+            if (found := first_difference(*pair, f"{path}.{place}")) is not None
+        )
+    there, here = ("set" if isinstance(value, dict) else repr(value) for value in (stored, given))
+    return f"{path} is {there} there, {here} here"

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from codyra.engine.config import GuardConfig
 
+ROUNDING = 1e-9
+"""Points; two scores in percent that differ by exactly the tolerance may do so by a bit more as floats."""
 COARSE, FINE = 16, 256
 """The line search tries multiples of 1/16 from above, then bisects down to 1/256."""
 
@@ -37,7 +39,7 @@ def judge(guard: GuardConfig, before: float, measure: Callable[[float], float]) 
 
     def holds(factor: float) -> bool:
         measured[factor] = measure(factor)
-        return before - measured[factor] <= guard.tolerance
+        return before - measured[factor] <= guard.tolerance + ROUNDING
 
     accepted = holds(1.0)
     factor = 1.0

@@ -198,14 +198,13 @@ class Loop:
 
     def _refusal(self, task_index: int, verdict: Verdict) -> str:
         kept = self.folder.path / self.folder.task_folder(task_index, self.names[task_index]) / CANDIDATE
-        give_up = (
-            f", or give the task up: codyra revert {self.folder.path} --to {task_index}" if task_index else ""
-        )
+        run = self.folder.path
+        give_up = f"; or give the task up: codyra revert {run} --to {task_index}" if task_index else ""
         return (
             f"the guard refused task {task_index + 1} ({self.names[task_index]}): the held-out score fell "
             f"{verdict.lost:.1f} points ({verdict.before:.1f} -> {verdict.candidate:.1f} %), {verdict.tolerance:g} "
-            f"are tolerated; the candidate is kept in {kept}; go on with --set guard.on_violation=shrink or a larger "
-            f"guard.tolerance{give_up}"
+            f"are tolerated; the candidate is kept in {kept}; go on with: codyra run {run / 'config.yaml'} --out {run} "
+            f"--set guard.on_violation=shrink (or a larger guard.tolerance){give_up}"
         )
 
     def _guarded_score(self, task_index: int) -> float:

@@ -56,6 +56,8 @@ def select_tasks(
         raise UserError("give the number of tasks (after) or the tasks themselves (tasks), not both")
     if tasks is None:
         count = learnt if after is None else after
+        if count > learnt:
+            raise _not_learnt(folder, names, learnt, count)
         if count < 0:
             raise UserError(f"after: {count} is no number of tasks; 0 is the base model")
         tasks = range(1, count + 1)
@@ -65,9 +67,13 @@ def select_tasks(
         )
     for number in tasks:
         if not 1 <= number <= learnt:
-            there = ", ".join(f"{n} ({name})" for n, name in enumerate(names[:learnt], start=1)) or "none"
-            raise UserError(f"{folder.path}: task {number} is not learnt; learnt so far: {there}")
+            raise _not_learnt(folder, names, learnt, number)
     return list(tasks)
+
+
+def _not_learnt(folder: RunFolder, names: Sequence[str], learnt: int, number: int) -> UserError:
+    there = ", ".join(f"{n} ({name})" for n, name in enumerate(names[:learnt], start=1)) or "none"
+    return UserError(f"{folder.path}: task {number} is not learnt; learnt so far: {there}")
 
 
 def read_updates(folder: RunFolder, names: Sequence[str], numbers: Iterable[int]) -> Iterable[TaskUpdate]:

@@ -84,6 +84,7 @@ class ImageTransform:
 
         Raises:
             UserError: the settings do not lead to that size.
+            TypeError, ValueError: a setting is no number.
         """
         resized = dict(processor.size) if processor.do_resize else {}
         shortest_edge = resized.get("shortest_edge")
@@ -98,13 +99,13 @@ class ImageTransform:
             )
         normalises = processor.do_normalize
         return cls(
-            shortest_edge=shortest_edge,
+            shortest_edge=None if shortest_edge is None else int(shortest_edge),
             resize=resize,
             size=size,
             resample=Image.Resampling(int(processor.resample)),
             scale=float(processor.rescale_factor) if processor.do_rescale else 1.0,
-            mean=tuple(processor.image_mean) if normalises else (0.0, 0.0, 0.0),
-            std=tuple(processor.image_std) if normalises else (1.0, 1.0, 1.0),
+            mean=tuple(map(float, processor.image_mean)) if normalises else (0.0, 0.0, 0.0),
+            std=tuple(map(float, processor.image_std)) if normalises else (1.0, 1.0, 1.0),
         )
 
     def evaluation_pixels(self, image: Image.Image) -> Tensor:

@@ -81,6 +81,7 @@ LOAD_ERRORS = (
     ImportError,
     AttributeError,
     KeyError,
+    IndexError,
     TypeError,
     SafetensorError,
     StrictDataclassError,
@@ -125,7 +126,12 @@ def _load_parts(spec: ModelSpec) -> DualEncoder:
             raise _load_error(spec, "tokenizer", TypeError("its model_max_length is no number"))
         if config.model_type in IMAGE_TEXT_TYPES:
             image_processor = _load(spec, "image processor", transformers.AutoImageProcessor)
-            return ImageTextEncoder(net, tokenizer, image_processor)
+            try:
+                return ImageTextEncoder(net, tokenizer, image_processor)
+            except UserError:
+                raise
+            except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
+                raise _load_error(spec, "image processor", error) from error
     return SentenceEncoder(
         net,
         tokenizer,

@@ -43,7 +43,8 @@ def append(run: Path, more: Path, narrator: Narrator | None = None) -> Run:
 def _extended(folder: RunFolder, more: Path) -> RunConfig | None:
     """The config with the new tasks; None when the folder holds them all, finished."""
     stored = folder.stored_config()
-    old, new = stored.stream.tasks, _new_tasks(more, stored)
+    given = _read_more(more, stored)
+    old, new = stored.stream.tasks, given.stream.tasks
     if len(old) > len(new) and old[-len(new) :] == new:
         return None if folder.is_finished() else stored
     names = [task.name for task in stored.stream.chosen()]
@@ -54,26 +55,37 @@ def _extended(folder: RunFolder, more: Path) -> RunConfig | None:
             f"{folder.path / 'config.yaml'} --out {folder.path}"
         )
     content = stored.model_dump(mode="json")
+    content["guard"] = given.model_dump(mode="json")["guard"]  # how much it tolerates may be another now
     content["stream"]["tasks"] += [task.model_dump(mode="json") for task in new]
     if content["stream"]["only"] is not None:
         content["stream"]["only"] += [task.name for task in new]
     return parse_config(content, str(more))
 
 
-def _new_tasks(more: Path, stored: RunConfig) -> list[Any]:
-    """The tasks of `more`, once it is known that all else in it is as in the run."""
+def _read_more(more: Path, stored: RunConfig) -> RunConfig:
+    """The config of the run with the tasks of `more` alone, once it is known that all else in it is as in the run."""
     if not more.is_file():
         raise UserError(f"{more}: there is no such file; give a YAML file with stream: tasks:")
     try:
         given = parse_yaml(read_text(more))
     except ValueError as error:
         raise UserError(f"{more}: is not YAML: {error}") from None
-    stream = given.get("stream") if isinstance(given, dict) else None
-    tasks = stream.get("tasks") if isinstance(stream, dict) else None
+    given = given if isinstance(given, dict) else {}
+    stream = given.get("stream")
+    stream = stream if isinstance(stream, dict) else {}
+    tasks = stream.get("tasks")
     if not isinstance(tasks, list) or not tasks:
         raise UserError(
             f"{more}: names no new tasks; write them under stream: tasks:, as in the config of a run"
         )
+    if stream.get("only") is not None:
+        raise UserError(
+            f"{more}: stream.only: every task of this file is appended; list those alone that shall be"
+        )
+    method = given.get("method")
+    name = method.get("name", stored.method.name) if isinstance(method, dict) else stored.method.name
+    if name != stored.method.name:
+        raise UserError(f"{more}: method.name is {stored.method.name} there, {name} here; leave that key out")
     for task in tasks:
         if isinstance(task, dict) and isinstance(task.get("data"), str):
             task["data"] = _settled(task["data"], more, given.get("data_dir"), stored)
@@ -87,7 +99,7 @@ def _new_tasks(more: Path, stored: RunConfig) -> list[Any]:
         raise UserError(
             f"{more}: {difference}; an appended task is learnt as the others were: leave that key out"
         )
-    return config.stream.tasks
+    return config
 
 
 def _merged(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

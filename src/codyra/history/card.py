@@ -48,8 +48,8 @@ def _state(view: RunView, selection: Selection) -> str:
 
 def _what_it_is(view: RunView, selection: Selection, model_type: str) -> str:
     kind = f"A plain `{model_type}` model of the transformers library"
-    if not selection.merged:
-        return f"{kind}: the base model that the run started from, unchanged. {_presupposes(view)}"
+    if not selection.merged or selection.unchanged:
+        return f"{kind}: the base model that the run started from, unchanged."
     learnt = [view.accuracy.tasks[number - 1] for number in selection.contained]
     sentences = [
         f"{kind} that learnt {', '.join(map(text, learnt))}: the base model plus the stored "

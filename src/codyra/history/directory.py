@@ -21,6 +21,8 @@ def whole_directory(target: Path) -> Iterator[Path]:
         UserError: `target` holds something, cannot be written, or another process is making it.
     """
     target = target.resolve()
+    if not target.name:
+        raise UserError(f"{target} is no place for a new folder; choose another --out")
     partial = target.with_name(f".{target.name}.partial")
     try:
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):

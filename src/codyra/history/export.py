@@ -54,7 +54,8 @@ def export(run: Path, number: int, out: Path, pad: bool = False) -> Exported:
         server_rank=next((rank for rank in SERVER_RANKS if rank >= max(kept)), None),
     )
     with whole_directory(out) as directory:
-        save_adapter(update, directory, None, view.manifest.base.revision, pad=pad)
+        name = base_name(view) if is_local(view) else None
+        save_adapter(update, directory, name, view.manifest.base.revision, pad=pad)
         files.write_text(directory / "README.md", _card(view, number, update, exported, pad))
     return exported
 
@@ -155,9 +156,7 @@ def _serving(exported: Exported, pad: bool) -> str:
 
 
 def _disclosure(view: RunView) -> str:
-    weights = "Weights that were trained on the data, and the names of the run and the task."
-    if is_local(view):
-        return (
-            f"{weights} `adapter_config.json` gives the base model as the run does, by a path of its machine."
-        )
-    return weights
+    return (
+        f"Weights that were trained on the data, and the names of the run, the task and the base model "
+        f"({text(base_name(view))}). No path, no example."
+    )

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import yaml
 
+from codyra.errors import visible
+
 DASH = "-"
 
 
@@ -28,7 +30,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def text(content: str) -> str:
     """`content` on one line, with nothing in it that Markdown, HTML or a table would read as its own."""
-    flat = " ".join(content.split())
+    flat = visible(" ".join(content.split()))
     return "".join(f"&#{ord(sign)};" if sign in "|<>&`*[]\\" else sign for sign in flat)
 
 

@@ -39,6 +39,8 @@ def predict(
     """
     about = read_about(checkout)
     classes = _classes(about, _tasks_of(about, label_space, checkout))
+    if not any(checkout.glob("*.safetensors")):
+        raise UserError(f"{checkout} has no model.safetensors; make it anew with `codyra checkout`")
     family = load_family(ModelSpec(name=str(checkout), dtype=about.base.dtype))
     examples = [_image(item) if family.modality == "image" else _text(item) for item in inputs]
     for task in about.tasks:
@@ -102,6 +104,10 @@ def _text(text: str) -> str:
 
 def _image(path: str) -> ImageFile:
     file = Path(path)
-    if not file.is_file():
+    try:
+        there = file.is_file()
+    except (OSError, ValueError):  # a name that no file can have, such as a long text
+        there = False
+    if not there:
         raise UserError(f"{path}: there is no such file; this model reads image files")
     return ImageFile(file.parent, file.name)

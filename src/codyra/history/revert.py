@@ -129,6 +129,11 @@ def _scored_among(folder: RunFolder, kept: list[str]) -> list[str]:
             f"{folder.path}: an append was interrupted while it took all scores anew; finish it first with: codyra "
             f"run {folder.path / 'config.yaml'} --out {folder.path}"
         )
+    for number in range(len(kept) + 1):
+        columns = len(rows[number]["tasks"]) if isinstance(rows[number].get("tasks"), list) else 0
+        folder.read_row(
+            folder.row_file(number, kept), ["" for _ in range(columns)], among
+        )  # raises what is wrong
     return among
 
 

@@ -12,7 +12,7 @@ class Selection:
     """Which state of a run a model is in.
 
     Attributes:
-        merged: numbers, from 1, of the tasks that were asked for.
+        merged: numbers, from 1, of the tasks whose updates are in the model.
         contained: numbers of the tasks that the model has learnt; more than `merged` for a cumulative adapter,
             which holds all tasks before its own.
         unchanged: none of the tasks left anything behind.
@@ -31,7 +31,9 @@ class Selection:
         contained = first if _is_cumulative(view, last) else tuple(numbers)
         tables = [task.ranks for task in view.tasks if task.number in numbers]
         unchanged = all(ranks is not None and ranks.no_change for ranks in tables)
-        return cls(tuple(numbers), contained, last if contained == first else None, unchanged)
+        # Of one adapter that was trained on and on, only the last state is in the model.
+        merged = tuple(numbers[-1:]) if _is_cumulative(view, last) else tuple(numbers)
+        return cls(merged, contained, last if contained == first else None, unchanged)
 
     def notes(self) -> list[str]:
         """What whoever asked for these tasks should know, one sentence each."""

@@ -230,7 +230,11 @@ def _in_stock_peft(
         if not update.factors:
             continue
         path = folder.task_folder(index, names[index])
-        model = PeftModel.from_pretrained(family.net, str(folder.path / path))
+        try:
+            model = PeftModel.from_pretrained(family.net, str(folder.path / path))
+        except (NotImplementedError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
+            yield Finding(False, f"{path.as_posix()}: stock peft cannot load it ({error})")
+            continue
         worst = max(_difference(model, name, A_KD, B_OK) for name, (A_KD, B_OK) in update.factors.items())
         num_adapted = sum(1 for layer, _ in model.named_modules() if layer.endswith(".lora_A.default"))
         model.unload()

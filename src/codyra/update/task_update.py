@@ -324,6 +324,10 @@ def _check(update: TaskUpdate) -> None:
                 f"factors of {name} have shapes {shapes}, but {kept} of {full} ranks are kept; save it again"
             )
         _check_values(name, A_KD, B_OK)
+        if A_KD.dtype != B_OK.dtype:
+            raise UserError(
+                f"factors of {name} are of types {A_KD.dtype} and {B_OK.dtype}; both have one type"
+            )
     for name, tensor in update.tensors.items():
         _check_values(name, tensor)
 
