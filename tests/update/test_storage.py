@@ -127,7 +127,10 @@ TENSORS = {
     "no features": ({A: torch.ones(3, 0), B: torch.ones(0, 3)}, None),
     "NaN": ({A: torch.full((3, 5), float("nan"))}, "not finite"),
     "infinity": ({B: torch.full((6, 3), float("inf"))}, "not finite"),
-    "beyond all sense": ({A: torch.full((3, 5), 1e300, dtype=torch.float64)}, "beyond all sense"),
+    "beyond all sense": (
+        {A: torch.full((3, 5), 1e300, dtype=torch.float64), B: torch.ones(6, 3).double()},
+        "beyond all sense",
+    ),
     "float64": ({A: torch.ones(3, 5).double(), B: torch.ones(6, 3).double()}, None),
     "float16": ({A: torch.ones(3, 5).half(), B: torch.ones(6, 3).half()}, None),
     "float64 and float32": ({A: torch.ones(3, 5).double()}, "both have one type"),
