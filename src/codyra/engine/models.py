@@ -57,7 +57,7 @@ def select_tasks(
     if tasks is None:
         count = learnt if after is None else after
         if count > learnt:
-            raise _not_learnt(folder, names, learnt, count)
+            raise _not_learnt(folder, names, learnt, learnt + 1)
         if count < 0:
             raise UserError(f"after: {count} is no number of tasks; 0 is the base model")
         tasks = range(1, count + 1)
