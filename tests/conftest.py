@@ -44,6 +44,14 @@ def pictures(tmp_path_factory) -> Path:
     return folder
 
 
+def colour_tasks(pictures: Path) -> list[dict]:
+    """The tasks of a config that learns all of TASKS."""
+    return [
+        {"name": name, "data": f"imagefolder:{pictures / name}", "prompt": "a {} picture.", "shots": 4}
+        for name in TASKS
+    ]
+
+
 @pytest.fixture
 def config(pictures) -> dict:
     """Three tasks of two classes for the built-in model; a run takes about two seconds."""
@@ -51,17 +59,7 @@ def config(pictures) -> dict:
         "model": {"name": "builtin:tiny-clip"},
         "method": {"name": "codyra", "r": 4},
         "train": {"steps": 12, "batch_size": 6, "lr": 1e-3},
-        "stream": {
-            "tasks": [
-                {
-                    "name": name,
-                    "data": f"imagefolder:{pictures / name}",
-                    "prompt": "a {} picture.",
-                    "shots": 4,
-                }
-                for name in TASKS
-            ]
-        },
+        "stream": {"tasks": colour_tasks(pictures)},
     }
 
 

@@ -8,11 +8,14 @@ import json
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from codyra.errors import UserError
+
+T = TypeVar("T")
 
 MAX_TEXT_BYTES = 100_000_000
 """Largest text that is read as a whole; the log of half a million training steps stays below."""
@@ -144,6 +147,20 @@ def parse_yaml(text: str) -> Any:
         place = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{place}{problem}") from None
+
+
+def checked(kind: type[T], content: Any, file: Path) -> T:
+    """`content` of `file` as a `kind`, any type that pydantic can validate.
+
+    Raises:
+        UserError: it is none; the first fault is named with its place.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))[:100] or "top level"
+        damaged(file, f"{where}: {first['msg'].removeprefix('Value error, ')}")
 
 
 def read_tensors(file: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 import codyra
 from codyra.engine.progress import Narrator
 from codyra.history.checkout import checkout
-from conftest import TASKS
+from conftest import colour_tasks
 from families.tiny_encoders import WORDS, save_bert, save_clip
 
 # On a model of two blocks; options of --set.
@@ -42,17 +42,7 @@ def runs(tmp_path_factory, pictures) -> dict[str, Path]:
         "model": {"name": "builtin:tiny-clip"},
         "method": {"name": "codyra", "r": 4},
         "train": {"steps": 4, "batch_size": 6, "lr": 1e-3},
-        "stream": {
-            "tasks": [
-                {
-                    "name": name,
-                    "data": f"imagefolder:{pictures / name}",
-                    "prompt": "a {} picture.",
-                    "shots": 4,
-                }
-                for name in TASKS
-            ]
-        },
+        "stream": {"tasks": colour_tasks(pictures)},
     }
     tables = {"pets": ["cat", "dog", "bird"], "tones": ["red", "blue"]}
     texts = {

@@ -14,18 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from codyra import files
 from codyra.engine import checksums
 from codyra.engine.checkpoint import Keeper, Record
 from codyra.engine.config import RunConfig, parse_config
-from codyra.engine.folder_reader import check_not_pending
+from codyra.engine.folder_reader import check_not_pending, read_config
 from codyra.engine.lock import LOCK, only_writer
 from codyra.errors import UserError
 from codyra.families import TaskScore
 from codyra.naming import task_folder
-from codyra.reading import damaged, parse_json, parse_yaml, read_bytes, read_json, read_text, sha256, within
+from codyra.reading import checked, damaged, parse_json, read_bytes, read_json, read_text, sha256, within
 from codyra.streams import Task
 from codyra.update import TaskUpdate
 
@@ -36,8 +34,6 @@ Row = list[TaskScore | None]
 WHERE_IS_IT = ("root", "data_dir", "name")
 """Config keys that say where things lie, not what is run: a run may be continued from another place."""
 MAX_EXAMPLES = 10**12
-_ROW = TypeAdapter(list[TaskScore | None])
-_NAMES = TypeAdapter(list[str])
 CHECKPOINT, CANDIDATE = "checkpoint", "candidate"
 DERIVED = ("accuracy.csv", "accuracy_task.csv", "metrics.json", "report.html")
 """Files that follow from the scores and updates of the tasks."""
@@ -64,12 +60,7 @@ class RunFolder:
         file = self.path / "config.yaml"
         if not self.exists():
             raise UserError(f"{self.path} is no run folder (no config.yaml in it); give the folder of a run")
-        try:
-            raw = parse_yaml(read_text(file))
-        except ValueError as error:
-            damaged(file, f"not YAML ({error})")
-        if not isinstance(raw, dict):
-            damaged(file, "not a mapping")
+        raw, _ = read_config(file)
         return parse_config(raw, str(file))
 
     def check_config(self, config: RunConfig) -> None:
@@ -167,12 +158,8 @@ class RunFolder:
         if not (self.path / name).is_file():
             return None
         content = self.read_json(name)
-        try:
-            row = _ROW.validate_python(content.get("tasks"))
-            scored_among = _NAMES.validate_python(content.get("among"), strict=True)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            damaged(self.path / name, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        row: Row = checked(list[TaskScore | None], content.get("tasks"), self.path / name)
+        scored_among = checked(list[str], content.get("among"), self.path / name)
         for score in row:
             counts = (0, 0, 1) if score is None else (score.correct, score.correct_task, score.examples)
             if not (
@@ -191,15 +178,6 @@ class RunFolder:
         if not isinstance(value, int | float):
             damaged(self.path / name, f"its {key} is no number")
         return float(value)
-
-    def described_tasks(self) -> list[str] | None:
-        """Tasks that labels.json and samples.json both describe; None unless these agree."""
-        try:
-            labels = [task["name"] for task in self.read_json("labels.json")["tasks"]]
-            samples = [task["task"] for task in self.read_json("samples.json", list)]
-        except (KeyError, TypeError):
-            return None
-        return labels if labels == samples else None
 
     def read_update(self, task_index: int, name: str) -> TaskUpdate:
         """What a learnt task left behind.

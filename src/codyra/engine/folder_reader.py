@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field
 
 from codyra.errors import UserError
 from codyra.naming import check_distinct, check_task_name, task_folder
 from codyra.reading import (
     MAX_YAML_BYTES,
+    checked,
     damaged,
     parse_json,
     parse_yaml,
@@ -347,7 +348,7 @@ def read_run(path: str | Path) -> RunView:
     manifest = read_manifest(folder)
     names = tuple(entry.task for entry in manifest.data)
     metrics_file = _file(folder, "metrics.json")
-    config, config_text = _read_config(within(folder, "config.yaml"))
+    config, config_text = read_config(within(folder, "config.yaml"))
     view = RunView(
         name=os.fsencode(folder.resolve().name).decode("utf-8", "replace"),
         manifest=manifest,
@@ -355,7 +356,7 @@ def read_run(path: str | Path) -> RunView:
         config_text=config_text,
         accuracy=_read_accuracy(folder, "accuracy.csv", names) or AccuracyTable(names, None, ()),
         accuracy_task=_read_accuracy(folder, "accuracy_task.csv", names),
-        metrics=_checked(RunMetrics, read_json(metrics_file), metrics_file) if metrics_file else None,
+        metrics=checked(RunMetrics, read_json(metrics_file), metrics_file) if metrics_file else None,
         tasks=_read_tasks(folder, names),
         samples=_read_samples(folder),
         labels=_read_labels(folder, names),
@@ -386,7 +387,7 @@ def pending_revert(folder: Path) -> PendingRevert | None:
         UserError: its file is damaged.
     """
     file = _file(folder, PENDING)
-    return _checked(PendingRevert, read_json(file), file) if file else None
+    return checked(PendingRevert, read_json(file), file) if file else None
 
 
 def check_not_pending(folder: Path) -> None:
@@ -420,7 +421,7 @@ def _read_manifest(file: Path) -> Manifest:
     if isinstance(content, dict) and content.get("format") != FORMAT:
         found = content.get("format")
         raise UserError(f"{file} has run-folder format {found!r}, this codyra reads {FORMAT}; update codyra")
-    manifest = _checked(Manifest, content, file)
+    manifest = checked(Manifest, content, file)
     try:
         check_distinct(entry.task for entry in manifest.data)
     except UserError as error:
@@ -428,16 +429,12 @@ def _read_manifest(file: Path) -> Manifest:
     return manifest
 
 
-def _checked(kind: type[T], content: Any, file: Path) -> T:
-    try:
-        return TypeAdapter(kind).validate_python(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))[:100] or "top level"
-        damaged(file, f"{where}: {first['msg'].removeprefix('Value error, ')}")
+def read_config(file: Path) -> tuple[Mapping[str, Any], str]:
+    """config.yaml of a run folder, parsed and as it is written.
 
-
-def _read_config(file: Path) -> tuple[Mapping[str, Any], str]:
+    Raises:
+        UserError: it is missing or damaged.
+    """
     text = read_text(file, MAX_YAML_BYTES)
     try:
         config = parse_yaml(text)
@@ -502,9 +499,9 @@ def _read_tasks(folder: Path, names: Sequence[str]) -> tuple[TaskView, ...]:
             TaskView(
                 number=task_index + 1,
                 name=name,
-                ranks=_checked(RankTable, read_json(ranks_file), ranks_file) if ranks_file else None,
+                ranks=checked(RankTable, read_json(ranks_file), ranks_file) if ranks_file else None,
                 steps=_read_steps(log, complete=ranks_file is not None) if log else (),
-                guard=_checked(GuardVerdict, read_json(guard), guard) if guard else None,
+                guard=checked(GuardVerdict, read_json(guard), guard) if guard else None,
             )
         )
     return tuple(tasks)
@@ -518,7 +515,7 @@ def _read_steps(file: Path, *, complete: bool) -> tuple[TrainStep, ...]:
     *lines, last = text.split("\n")
     if last and complete:
         lines.append(last)
-    return _checked(tuple[TrainStep, ...], [parse_json(line, file) for line in lines], file)
+    return checked(tuple[TrainStep, ...], [parse_json(line, file) for line in lines], file)
 
 
 @dataclass(frozen=True)
@@ -539,7 +536,7 @@ def _read_samples(folder: Path) -> tuple[TaskSamples, ...]:
     file = _file(folder, "samples.json")
     if file is None:
         return ()
-    stored = _checked(tuple[_StoredSamples, ...], read_json(file), file)
+    stored = checked(tuple[_StoredSamples, ...], read_json(file), file)
     pictures = {one.image for entry in stored for one in entry.examples if one.image is not None}
     images = {name: _read_image(folder, name) for name in pictures}
     return tuple(
@@ -571,7 +568,7 @@ def _read_labels(folder: Path, names: Sequence[str]) -> LabelSpace | None:
     file = _file(folder, "labels.json")
     if file is None:
         return None
-    labels = _checked(LabelSpace, read_json(file), file)
+    labels = checked(LabelSpace, read_json(file), file)
     if [task.name for task in labels.tasks] != list(names):
         damaged(file, "its tasks are not those of manifest.json in their order")
     for task in labels.tasks:

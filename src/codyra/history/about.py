@@ -4,11 +4,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
-
 from codyra import files
 from codyra.errors import UserError
-from codyra.reading import damaged, read_json
+from codyra.reading import checked, damaged, read_json
 
 FILE = "codyra.json"
 FORMAT = 1
@@ -77,11 +75,7 @@ def read_about(folder: Path) -> About:
         raise UserError(
             f"{folder} has checkout format {content.get('format')!r:.40}, this codyra reads {FORMAT}; update codyra"
         )
-    try:
-        about = TypeAdapter(About).validate_python(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        damaged(file, f"{'.'.join(map(str, first['loc'])) or 'top level'}: {first['msg']}")
+    about = checked(About, content, file)
     if not about.tasks:
         damaged(file, "it has no tasks")
     for task in about.tasks:

@@ -3,27 +3,25 @@
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import safetensors.torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.functional import pad as pad_zeros
 
 from codyra import files
-from codyra.reading import damaged, read_json, read_tensors, within
+from codyra.reading import checked, damaged, read_json, read_tensors, within
 
 if TYPE_CHECKING:
     from codyra.update.task_update import TaskUpdate
 
 Kind = Literal["low_rank", "dense", "cumulative", "head", "none"]
-T = TypeVar("T", bound=BaseModel)
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 TENSORS = "update.safetensors"
 RANKS = "ranks.json"
+_METADATA = {"format": "pt"}  # transformers asks for it
 # What an adapter's config says about its base model, where nothing is known.
 BASE_INFO = {
     "auto_mapping": None,
@@ -78,7 +76,7 @@ def save(update: "TaskUpdate", directory: Path, base_model: str | None, revision
         save_adapter(update, directory, base_model, revision)
         written = {ADAPTER_WEIGHTS, ADAPTER_CONFIG}
     if update.tensors:
-        _write_tensors(directory / TENSORS, update.tensors)
+        files.write_tensors(directory / TENSORS, update.tensors, _METADATA)
         written = {TENSORS}
     for stale in {ADAPTER_WEIGHTS, ADAPTER_CONFIG, TENSORS} - written:
         (directory / stale).unlink(missing_ok=True)
@@ -101,7 +99,7 @@ def save_adapter(
     weights: dict[str, Tensor] = {}
     for name, pair in factors.items():
         weights |= dict(zip(_keys(name), pair, strict=True))
-    _write_tensors(directory / ADAPTER_WEIGHTS, weights)
+    files.write_tensors(directory / ADAPTER_WEIGHTS, weights, _METADATA)
     files.write_json(directory / ADAPTER_CONFIG, config)
 
 
@@ -111,7 +109,8 @@ def load_fields(directory: Path) -> dict[str, Any]:
     Raises:
         UserError: a file is missing or damaged, or the files do not belong together.
     """
-    table = _checked(_RankTable, within(directory, RANKS))
+    ranks_file = within(directory, RANKS)
+    table = checked(_RankTable, read_json(ranks_file), ranks_file)
     fields: dict[str, Any] = {"kind": table.kind, "survival_auc": table.survival_auc}
     if table.kind in ("low_rank", "cumulative"):
         fields["ranks"] = {name: module.kept for name, module in table.modules.items()}
@@ -122,7 +121,8 @@ def load_fields(directory: Path) -> dict[str, Any]:
         return fields
     if "ranks" not in fields:
         return fields | {"tensors": read_tensors(within(directory, TENSORS))}
-    config = _checked(_AdapterConfig, within(directory, ADAPTER_CONFIG))
+    config_file = within(directory, ADAPTER_CONFIG)
+    config = checked(_AdapterConfig, read_json(config_file), config_file)
     if (config.lora_alpha, config.alpha_pattern) != (config.r, config.rank_pattern):
         damaged(directory / ADAPTER_CONFIG, "the scale of its factors is not 1 everywhere")
     weights = read_tensors(within(directory, ADAPTER_WEIGHTS))
@@ -196,24 +196,3 @@ def _pattern_key(name: str, ranks: Mapping[str, int]) -> str:
     """The name, anchored where PEFT, which reads it as a regex for the end of names, would hit others too."""
     hit = [other for other in ranks if re.match(rf"(.*\.)?({name})$", other)]
     return name if hit == [name] else f"^{re.escape(name)}"
-
-
-def _checked(kind: type[T], file: Path) -> T:
-    try:
-        return kind.model_validate(read_json(file))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))[:100] or "top level"
-        damaged(file, f"{where}: {first['msg']}")
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-
-    def fill(temporary: Path) -> None:
-        try:
-            safetensors.torch.save_file(contiguous, temporary, metadata={"format": "pt"})
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(str(error)) from error
-
-    files.write_atomic(path, fill)
