@@ -35,6 +35,16 @@ def write_pictures(folder: Path, classes: list[str], train: int = 8, test: int =
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """Caches of this process and its children lie here, never in the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("CODYRA_CACHE_DIR", str(folder))
+        patch.delenv("CODYRA_CACHE_GIB", raising=False)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> Path:
     """The image folders of TASKS, one per task; not to be written into."""

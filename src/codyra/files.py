@@ -33,6 +33,18 @@ def write_atomic(path: Path, fill: Callable[[Path], None], durable: bool = True)
     Raises:
         UserError: the file cannot be written (full disk, no permission); the old file is untouched.
     """
+    try:
+        replace(path, fill, durable)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; {remedy(error)}") from error
+
+
+def replace(path: Path, fill: Callable[[Path], None], durable: bool = True) -> None:
+    """`write_atomic` for a caller that can do without the file.
+
+    Raises:
+        OSError: the file cannot be written; the old file is untouched.
+    """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,8 +59,6 @@ def write_atomic(path: Path, fill: Callable[[Path], None], durable: bool = True)
         temporary.replace(path)
         if durable:
             sync_folder(path.parent)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; {remedy(error)}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

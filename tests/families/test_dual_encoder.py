@@ -267,20 +267,13 @@ def test_scores_are_those_of_a_loop_over_the_model(family):
         offset += len(task.prompts)
 
 
-def test_test_images_are_decoded_once_for_all_scorings(load):
-    clip = load("clip")
-    opened = []
-
-    class Counted:
-        name = "counted.png"
-
-        def open(self):
-            opened.append(1)
-            return image_task("x", ("cat",)).test.inputs[0].open()
-
-    task = replace(image_task("task", ("cat", "dog")), test=Split((Counted(), Counted()), (0, 1)))
-    assert clip.score([task]) == clip.score([task])
-    assert len(opened) == 2
+def test_a_limit_scores_the_first_examples_of_every_test_set(family):
+    tasks = [task_for(family, "one", CLASSES, seed=1), task_for(family, "two", ("bird", "cat"), seed=2)]
+    heads = [replace(task, test=Split(task.test.inputs[:4], task.test.labels[:4])) for task in tasks]
+    seen = []
+    assert family.score(tasks, limit=4, progress=seen.append) == family.score(heads)
+    assert [score.examples for score in family.score(tasks, limit=1000)] == [12, 6]
+    assert seen == [4, 4]
 
 
 def test_scoring_leaves_no_graph_and_no_random_state_behind(family):

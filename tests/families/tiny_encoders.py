@@ -1,6 +1,7 @@
 """Tiny dual encoders, built from their config classes and saved as transformers saves them, and tasks for
 them."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +55,13 @@ class Split:
     inputs: tuple
     labels: tuple[int, ...]
 
+    @property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for content in self.inputs:
+            digest.update(repr(content).encode() if isinstance(content, str) else content.pixels.tobytes())
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True)
 class Task:
@@ -63,10 +71,6 @@ class Task:
     prompts: tuple[str, ...]
     train: Split
     test: Split
-
-    @property
-    def fingerprint(self) -> str:
-        return f"data of {self.name}"
 
 
 @dataclass(frozen=True)

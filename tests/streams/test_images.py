@@ -4,6 +4,7 @@ import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,15 +75,16 @@ def damaged(kind: str) -> bytes:
         ("bomb", "exceeds limit"),
     ],
 )
-def test_a_bad_test_image_is_named_by_the_check(
+def test_a_bad_training_image_is_named_by_the_check(
     pets: Path, build: Callable[..., list], kind: str, reason: str
 ) -> None:
-    (pets / "test/dog/1.png").write_bytes(damaged(kind))
+    (pets / "train/dog/1.png").write_bytes(damaged(kind))
     tasks = build({"name": "pets", "data": "imagefolder:pets"})  # nothing is decoded here
-    with pytest.raises(UserError, match=reason) as caught:
-        check_images(tasks)
-    assert str(pets / "test/dog/1.png") in str(caught.value)
-    assert "\n" not in str(caught.value)
+    for _ in range(2):  # what was found once is found again
+        with pytest.raises(UserError, match=reason) as caught:
+            check_images(tasks)
+        assert str(pets / "train/dog/1.png") in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_32_bit_pixels_are_refused(tmp_path: Path) -> None:
@@ -96,20 +98,50 @@ def test_a_file_that_goes_away_is_named(tmp_path: Path) -> None:
         ImageFile(tmp_path, "gone.png").open()
 
 
-def test_every_used_image_is_decoded_once_and_counted(
-    pets: Path, build: Callable[..., list], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[str] = []
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the image files that are decoded."""
+    names: list[str] = []
     decode = ImageFile.open
-    monkeypatch.setattr(ImageFile, "open", lambda self: (opened.append(self.name), decode(self))[1])
+    monkeypatch.setattr(ImageFile, "open", lambda self: (names.append(self.name), decode(self))[1])
+    return names
+
+
+def test_every_training_image_is_decoded_once_and_counted(
+    pets: Path, build: Callable[..., list], opened: list[str]
+) -> None:
     task = {"data": "imagefolder:pets", "shots": 2, "classes": ["cat", "dog"]}
     tasks = build(task | {"name": "one"}, task | {"name": "two", "classes": ["dog"]}, seed=8)
     assert opened == []
-    calls: list[tuple[int, int]] = []
-    check_images(tasks, lambda done, total: calls.append((done, total)))
-    used = {image.name for task in tasks for split in (task.train, task.test) for image in split.inputs}
-    assert sorted(opened) == sorted(used)
-    assert calls == [(number, len(used)) for number in range(1, len(used) + 1)]
+    counted: list[int] = []
+    check_images(tasks, counted.append)
+    assert sorted(opened) == sorted({image.name for task in tasks for image in task.train.inputs})
+    assert sum(counted) == sum(len(task.train.inputs) for task in tasks)
+
+
+def test_training_images_that_were_found_sound_are_not_checked_again(
+    pets: Path,
+    build: Callable[..., list],
+    opened: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CODYRA_CACHE_DIR", str(tmp_path / "cache"))
+
+    def decoded(**options: Any) -> int:
+        opened.clear()
+        counted: list[int] = []
+        tasks = build({"name": "pets", "data": "imagefolder:pets"} | options)
+        check_images(tasks, counted.append)
+        assert sum(counted) == len(tasks[0].train.inputs)
+        return len(opened)
+
+    assert (decoded(), decoded(), decoded(prompt="{}", name="other")) == (15, 0, 0)
+    assert (decoded(classes=["cat", "dog"]), decoded(classes=["cat", "dog"])) == (9, 0)
+    Image.new("RGB", (9, 9)).save(pets / "train/cat/0.png")
+    assert (decoded(), decoded()) == (15, 0)
+    monkeypatch.setenv("CODYRA_CACHE_GIB", "0")
+    assert (decoded(), decoded()) == (15, 15)
 
 
 def test_digest_sees_both_ends_and_the_length(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Everything that is checked before the first step, and what the run will cost."""
 
-import dataclasses
 import resource
 import shutil
 import sys
@@ -22,7 +21,7 @@ from codyra.engine.rng import private_random, seeded_torch
 from codyra.errors import UserError
 from codyra.families import DualEncoder, load_family
 from codyra.methods import Method, TaskContext, build_method
-from codyra.streams import Split, StreamSpec, Task, build_stream, check_images
+from codyra.streams import StreamSpec, Task, build_stream, check_images
 from codyra.update import TaskUpdate
 
 SLOW_STEP_SECONDS = 5.0
@@ -111,14 +110,11 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     guard_task = guarded[0] if guarded else None
     plan = Plan(config, family, tasks, method, targets, full_parameters, base, accelerator, guard_task)
     _check_methods_options(plan)
-    num_images = sum(
-        len(task.train.labels) + len(task.test.labels)
-        for task in [*tasks, *guarded]
-        if task.modality == "image"
-    )
-    if num_images:
-        with narrator.work("checking images", num_images) as tell:
-            check_images([*tasks, *guarded], progress=lambda done, total: tell(1))
+    read = [*tasks, *guarded]
+    num_examples = sum(len(task.test.labels) for task in read) + sum(len(task.train.labels) for task in tasks)
+    with narrator.work(f"checking {family.modality}s", num_examples) as tell:
+        family.prepare(read, tell, narrator.say)
+        check_images(tasks, tell)
     family.to(accelerator.device)
     return plan
 
@@ -209,17 +205,8 @@ def _score_seconds(plan: Plan) -> float:
 
 def _time_scoring(plan: Plan, tasks: Sequence[Task], count: int) -> float:
     """Seconds to score the first `count` test examples of these tasks."""
-    heads = [
-        dataclasses.replace(
-            task,
-            test=Split(task.test.inputs[:count], task.test.labels[:count]),
-            # Families cache test inputs by fingerprint, and these are not the whole test set.
-            fingerprint=f"{task.fingerprint}[:{count}]",
-        )
-        for task in tasks
-    ]
-    started = time.perf_counter()
-    plan.family.score(heads, batch_size=plan.config.train.eval_batch_size, ties=plan.config.stream.ties)
+    train, started = plan.config.train, time.perf_counter()
+    plan.family.score(tasks, batch_size=train.eval_batch_size, ties=plan.config.stream.ties, limit=count)
     return time.perf_counter() - started
 
 

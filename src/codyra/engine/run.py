@@ -125,7 +125,7 @@ def learn(config: RunConfig, folder: RunFolder, narrator: Narrator) -> None:
 
 
 def dry_run(config: RunConfig, out: Path | None, narrator: Narrator) -> None:
-    """Every check of `run` and its estimate; nothing is written."""
+    """Every check of `run` and its estimate; nothing is written, save to the machine's cache of test images."""
     folder = RunFolder(out if out is not None else default_out(config))
     folder.check_config(config)
     plan = make_plan(config, _stored_shots(folder, config), narrator)

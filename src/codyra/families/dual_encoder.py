@@ -106,12 +106,29 @@ class DualEncoder(ABC):
         """The training examples of a task."""
 
     @abstractmethod
+    def prepare(
+        self,
+        tasks: Sequence[ClassificationTask],
+        progress: Callable[[int], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        """Read all test examples, so that a broken one is found now and scoring is quick.
+
+        Args:
+            progress: called with how many more of all test examples are ready.
+            say: takes a line for the user.
+
+        Raises:
+            UserError: an example cannot be read; the message names it.
+        """
+
+    @abstractmethod
     def test_inputs(self, task: ClassificationTask) -> EvaluationInputs:
-        """The test examples of a task; kept in memory from one call to the next within a budget."""
+        """The test examples of a task; read once, however often they are scored."""
 
     @abstractmethod
     def loose_inputs(self, examples: Sequence[str | ImageFile]) -> EvaluationInputs:
-        """Examples that belong to no task, treated as test examples are; not kept in memory."""
+        """Examples that belong to no task, treated as test examples are; not kept."""
 
     @abstractmethod
     def sample(self, example: str | ImageFile) -> dict[str, Any]:
@@ -222,6 +239,7 @@ class DualEncoder(ABC):
         batch_size: int = 64,
         ties: Literal["shared", "first"] = "shared",
         progress: Callable[[int], None] | None = None,
+        limit: int | None = None,
     ) -> list[TaskScore]:
         """Score every test set against the classes of all `tasks` and against its own, in one pass.
 
@@ -231,6 +249,7 @@ class DualEncoder(ABC):
             ties: which class wins when several have the same prompt: "shared" counts a prediction when its
                 prompt is the true one, "first" counts only the first of these classes, as released code does.
             progress: called after every batch with the number of examples it held.
+            limit: score only the first so many examples of every test set.
         """
         # Equal prompts are encoded once, so that they tie exactly and the rule above decides, not rounding.
         prompt_ids: dict[str, int] = {}
@@ -247,9 +266,12 @@ class DualEncoder(ABC):
             own_ids = torch.tensor(list(dict.fromkeys(ids)), device=self.device)
             labels = torch.tensor(task.test.labels)
             inputs = self.test_inputs(task)
-            assert len(inputs.reading_order()) == len(labels), "test inputs were cached for another test set"
+            order = inputs.reading_order()
+            assert len(order) == len(labels), "test inputs were cached for another test set"
+            if limit is not None:
+                order = [position for position in order if position < limit]
             correct = torch.zeros(2, dtype=torch.int64, device=self.device)
-            for positions, cosines_NU in self._compare(inputs, prompts_UD, batch_size):
+            for positions, cosines_NU in self._compare(inputs, order, prompts_UD, batch_size):
                 labels_N = labels[positions].to(self.device, non_blocking=True)
                 predicted_N = cosines_NU.argmax(dim=1)
                 predicted_own_N = own_ids[cosines_NU[:, own_ids].argmax(dim=1)]
@@ -258,7 +280,7 @@ class DualEncoder(ABC):
                 if progress is not None:
                     progress(len(positions))
             pooled, own = correct.tolist()
-            scores.append(TaskScore(task.name, len(labels), pooled, own))
+            scores.append(TaskScore(task.name, len(order), pooled, own))
         return scores
 
     @torch.no_grad()
@@ -268,15 +290,18 @@ class DualEncoder(ABC):
         """Cosines (N, C), at least float32, of examples and prompts: what `score` takes the largest of."""
         prompts_CD = self.prompt_features(prompts)
         cosines_NC = prompts_CD.new_empty(len(examples), len(prompts))
-        for positions, cosines_of_batch in self._compare(self.loose_inputs(examples), prompts_CD, batch_size):
+        inputs = self.loose_inputs(examples)
+        for positions, cosines_of_batch in self._compare(
+            inputs, inputs.reading_order(), prompts_CD, batch_size
+        ):
             cosines_NC[positions] = cosines_of_batch
         return cosines_NC
 
     def _compare(
-        self, inputs: EvaluationInputs, prompts_CD: Tensor, batch_size: int
+        self, inputs: EvaluationInputs, order: Sequence[int], prompts_CD: Tensor, batch_size: int
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Batch by batch in reading order: the positions of its examples, and their cosines (N, C)."""
-        for positions in _chunks(inputs.reading_order(), batch_size):
+        """Batch by batch in this order: the positions of its examples, and their cosines (N, C)."""
+        for positions in _chunks(order, batch_size):
             batch = _to_device(inputs.test(positions), self.device)
             yield positions, cosines(unit_length(self.encode_inputs(batch)), prompts_CD)
 

@@ -49,6 +49,11 @@ class TaskSplit(Protocol):
     @property
     def labels(self) -> Sequence[int]: ...
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over exactly these inputs, in order."""
+        ...
+
 
 class ClassificationTask(Protocol):
     """The part of a task that a dual encoder reads; `prompts` holds one finished sentence per class."""
@@ -70,6 +75,3 @@ class ClassificationTask(Protocol):
 
     @property
     def test(self) -> TaskSplit: ...
-
-    @property
-    def fingerprint(self) -> str: ...

@@ -1,7 +1,7 @@
 """CLIP and SigLIP: a vision tower for the examples, a text tower for the prompts."""
 
 # Shapes: N examples, C prompts, D features, H x W pixels
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,10 @@ from torch import Tensor, nn
 
 from codyra.errors import UserError
 from codyra.families.dual_encoder import Batch, DualEncoder
+from codyra.families.evaluation import DecodedImages, EvaluationImages
 from codyra.families.family import ClassificationTask, ImageFile
-from codyra.families.images import (
-    TEST_CACHE_BYTES,
-    EvaluationImages,
-    ImageTransform,
-    MemoryCache,
-    TrainingImages,
-)
+from codyra.families.images import ImageTransform, TrainingImages
+from codyra.families.pixel_cache import MappedImages
 from codyra.families.saving import save_directory
 from codyra.families.tokens import TokenTable
 
@@ -42,7 +38,7 @@ class ImageTextEncoder(DualEncoder):
         super().__init__(net, tokenizer, context=config.text_config.max_position_embeddings)
         self.image_processor = image_processor
         self.transform = ImageTransform.from_processor(image_processor, config.vision_config.image_size)
-        self._test_pixels: MemoryCache[Tensor] = MemoryCache(TEST_CACHE_BYTES, lambda pixels: pixels.nbytes)
+        self._evaluation = EvaluationImages(self.transform)
 
     @property
     def towers(self) -> dict[str, str]:
@@ -101,15 +97,19 @@ class ImageTextEncoder(DualEncoder):
     def training_inputs(self, task: ClassificationTask) -> TrainingImages:
         return TrainingImages(self.transform, task.train)
 
-    def test_inputs(self, task: ClassificationTask) -> EvaluationImages:
-        return EvaluationImages(
-            self.transform, task.test.inputs, self._test_pixels, key=(task.name, task.fingerprint)
-        )
+    def prepare(
+        self,
+        tasks: Sequence[ClassificationTask],
+        progress: Callable[[int], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self._evaluation.prepare(tasks, progress, say)
 
-    def loose_inputs(self, examples: Sequence[str | ImageFile]) -> EvaluationImages:
-        return EvaluationImages(
-            self.transform, examples, MemoryCache(0, lambda pixels: pixels.nbytes), key=()
-        )
+    def test_inputs(self, task: ClassificationTask) -> MappedImages | DecodedImages:
+        return self._evaluation.of_task(task)
+
+    def loose_inputs(self, examples: Sequence[str | ImageFile]) -> DecodedImages:
+        return self._evaluation.loose(examples)
 
     def sample(self, example: str | ImageFile) -> dict[str, Any]:
         assert not isinstance(example, str)

@@ -10,6 +10,7 @@ final size.
 import math
 import random
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -28,9 +29,6 @@ CROP_ATTEMPTS = 10
 
 TRAINING_CACHE_BYTES = 2**30
 """Decoded training images kept in memory, per task."""
-TEST_CACHE_BYTES = 2**30
-"""Transformed test images kept in memory, over all tasks; 7,100 of them at 224 x 224."""
-
 Box = tuple[int, int, int, int]
 """left, top, right, bottom in pixels; right and bottom are outside."""
 
@@ -174,46 +172,44 @@ class TrainingImages:
         """`pixels` uint8 (N, 3, H, W); one 64-bit draw from `rng` per image, however its crop is found."""
         crops = []
         for position in positions:
-            image = self._decoded.get(position, partial(_decode, self._files[position]))
+            image = self._decoded.get(position, partial(decode, self._files[position]))
             crops.append(self._transform.training_pixels(image, random.Random(rng.getrandbits(64))))
         return {"pixels": torch.stack(crops)}
 
 
-class EvaluationImages:
-    """Test images, transformed once and kept in `cache` from one scoring to the next."""
-
-    def __init__(
-        self,
-        transform: ImageTransform,
-        files: Sequence[str | ImageFile],
-        cache: MemoryCache[Tensor],
-        key: tuple[str, ...],
-    ):
-        self._transform = transform
-        self._files = files
-        self._cache = cache
-        self._key = key
-
-    def test(self, positions: Sequence[int]) -> dict[str, Tensor]:
-        """`pixels` uint8 (N, 3, H, W)."""
-        return {
-            "pixels": torch.stack(
-                [self._cache.get((*self._key, i), partial(self._make, i)) for i in positions]
-            )
-        }
-
-    def reading_order(self) -> list[int]:
-        return list(range(len(self._files)))
-
-    def _make(self, position: int) -> Tensor:
-        return self._transform.evaluation_pixels(_decode(self._files[position]))
-
-
-def _decode(file: str | ImageFile) -> Image.Image:
+def decode(file: str | ImageFile) -> Image.Image:
+    """The image, of a task that `DualEncoder.check` found to have images."""
     assert not isinstance(file, str), "a text among images; DualEncoder.check looks at the modality"
     return file.open()
 
 
+def transform_all(
+    transform: ImageTransform,
+    files: Sequence[str | ImageFile],
+    keep: Callable[[int, np.ndarray], None],
+    progress: Callable[[int], None],
+) -> None:
+    """Give the evaluation pixels of every image to `keep`, in threads and in no certain order.
+
+    Args:
+        keep: takes the position of an image and its pixels, uint8 (3, H, W).
+        progress: called with the number of images that are done.
+
+    Raises:
+        UserError: an image cannot be decoded; the message names it.
+    """
+
+    def one(position: int) -> None:
+        keep(position, transform.evaluation_pixels(decode(files[position])).numpy())
+
+    pool = ThreadPoolExecutor()  # Pillow decodes and resizes outside Python's lock
+    try:
+        for done, _ in enumerate(pool.map(one, range(len(files))), start=1):
+            progress(done)
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the images still in the queue
+
+
 def _to_tensor(image: Image.Image) -> Tensor:
     """uint8 (3, H, W), contiguous."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)))

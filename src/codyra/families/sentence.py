@@ -2,7 +2,7 @@
 
 # Shapes: N texts, L tokens, D features
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class SentenceEncoder(DualEncoder):
         self._files = files
         self.library_name = "sentence-transformers" if files else "transformers"
         self.pipeline_tag = "sentence-similarity" if files else "feature-extraction"
-        self._test_tokens: dict[tuple[str, str], TokenTable] = {}
+        self._test_tokens: dict[str, TokenTable] = {}
 
     @property
     def towers(self) -> dict[str, str]:
@@ -80,8 +80,19 @@ class SentenceEncoder(DualEncoder):
     def training_inputs(self, task: ClassificationTask) -> "Texts":
         return Texts(self._examples(task.train.inputs))
 
+    def prepare(
+        self,
+        tasks: Sequence[ClassificationTask],
+        progress: Callable[[int], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        for task in tasks:
+            self.test_inputs(task)
+            if progress is not None:
+                progress(len(task.test.inputs))
+
     def test_inputs(self, task: ClassificationTask) -> "Texts":
-        key = (task.name, task.fingerprint)
+        key = task.test.fingerprint
         if key not in self._test_tokens:
             self._test_tokens[key] = self._examples(task.test.inputs)
         return Texts(self._test_tokens[key])

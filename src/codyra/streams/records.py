@@ -22,6 +22,15 @@ class Records:
     labels: Sequence[str]
     place: str
 
+    @cached_property
+    def digests(self) -> list[str]:
+        """What stands for each input in a fingerprint: a text itself, the `digest()` of an image.
+
+        Raises:
+            UserError: an image file cannot be read.
+        """
+        return [content if isinstance(content, str) else content.digest() for content in self.inputs]
+
 
 @dataclass(frozen=True)
 class Source:
@@ -43,8 +52,8 @@ class Source:
         whole = hashlib.sha256()
         for records in (self.train, self.test):
             whole.update(f"{len(records.inputs)}\n".encode())
-            for content, label in zip(records.inputs, records.labels, strict=True):
-                described = content if isinstance(content, str) else [content.key, content.digest()]
+            for content, digest, label in zip(records.inputs, records.digests, records.labels, strict=True):
+                described = content if isinstance(content, str) else [content.key, digest]
                 whole.update(json.dumps([label, described]).encode() + b"\n")
         return whole.hexdigest()
 

@@ -1,11 +1,16 @@
 """Tasks: what is learnt one after another, complete except for the decoding of images."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import PIL
+
+from codyra import cache
 from codyra.errors import UserError
 from codyra.naming import did_you_mean
 from codyra.streams.images import ImageInput
@@ -17,10 +22,14 @@ from codyra.streams.spec import StreamSpec, TaskSpec, check_prompt
 
 @dataclass(frozen=True)
 class Split:
-    """Examples of one task: texts, or images that decode when opened, and for each the index of its class."""
+    """Examples of one task: texts, or images that decode when opened, and for each the index of its class.
+
+    `fingerprint` is a SHA-256 over exactly these texts, or the digests of exactly these images, in order.
+    """
 
     inputs: Sequence[str | ImageInput]
     labels: tuple[int, ...]
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -166,6 +175,9 @@ def _split(records: Records, class_names: tuple[str, ...], positions: list[int])
     return Split(
         inputs=tuple(records.inputs[position] for position in positions),
         labels=tuple(index[records.labels[position]] for position in positions),
+        fingerprint=hashlib.sha256(
+            json.dumps([records.digests[position] for position in positions]).encode()
+        ).hexdigest(),
     )
 
 
@@ -174,24 +186,34 @@ def _render(prompt: str, class_names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(check_prompt(prompt).replace("{}", name.replace("_", " ")) for name in class_names)
 
 
-def check_images(tasks: Iterable[Task], progress: Callable[[int, int], None] | None = None) -> None:
-    """Decode every training and test image once, so that a broken one is found before the first step.
+def check_images(tasks: Iterable[Task], progress: Callable[[int], None] | None = None) -> None:
+    """Decode every training image once, so that a broken one is found before the first step.
+
+    That the images of a task were found sound is noted in the machine's cache and not checked again.
 
     Args:
-        progress: called with the number of images done and their total, after each image.
+        progress: called with how many more training examples are known to be readable.
 
     Raises:
         UserError: an image cannot be decoded; the message names it.
     """
-    inputs = [content for task in tasks for split in (task.train, task.test) for content in split.inputs]
-    images = list(dict.fromkeys(content for content in inputs if isinstance(content, ImageInput)))
-    pool = ThreadPoolExecutor()  # Pillow decodes outside Python's lock
-    try:
-        for done, _ in enumerate(pool.map(_decode, images), start=1):
-            if progress is not None:
-                progress(done, len(images))
-    finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the images still in the queue
+    progress = progress or (lambda more: None)
+    checked: set[str | ImageInput] = set()
+    for task in tasks:
+        # Another Pillow may read fewer formats.
+        key = hashlib.sha256(f"{PIL.__version__} {task.train.fingerprint}".encode()).hexdigest()
+        todo = [] if cache.is_noted(key) else [item for item in task.train.inputs if item not in checked]
+        images = list(dict.fromkeys(item for item in todo if isinstance(item, ImageInput)))
+        progress(len(task.train.inputs) - len(images))
+        pool = ThreadPoolExecutor()  # Pillow decodes outside Python's lock
+        try:
+            for _ in pool.map(_decode, images):
+                progress(1)
+        finally:
+            pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the images still in the queue
+        if images:
+            cache.note(key)
+        checked.update(images)
 
 
 def _decode(image: ImageInput) -> None:
