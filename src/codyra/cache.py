@@ -24,6 +24,7 @@ RESERVE_BYTES = 5 * 2**30
 _ENTRY = re.compile(r"(?P<name>.+)-(?P<key>[0-9a-f]{32})\.npy")
 _UNFINISHED = re.compile(r"\..+-(?P<key>[0-9a-f]{32})\.npy\.[a-z0-9_]{8}\.tmp")
 _LOCK = re.compile(r"(?P<key>[0-9a-f]{32})\.lock")
+_SHAPE = re.compile(rb"\x93NUMPY\x01\x00.*'shape': \((\d+), (\d+), (\d+), (\d+)\)", re.DOTALL)
 _UNFIT = re.compile(r"[^\w.-]")
 _NOTE = re.compile(r"[0-9a-f]{64}")
 
@@ -102,13 +103,19 @@ def entries() -> list[Entry]:
 
 
 def num_images(entry: Entry) -> int | None:
-    """How many images an entry holds; None when it is no sound file of pixels, which the next run replaces."""
-    import numpy as np
+    """How many images an entry holds; None when it is not a complete file of pixels, which a run would replace.
 
-    try:
-        return len(np.load(entry.path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError, TypeError):
+    Raises:
+        OSError: it cannot be read.
+    """
+    with entry.path.open("rb") as file:
+        head = file.read(256)
+    shape = _SHAPE.match(head)
+    if shape is None:
         return None
+    lengths = [int(length) for length in shape.groups()]
+    size_of_header = 10 + int.from_bytes(head[8:10], "little")
+    return lengths[0] if entry.size == size_of_header + math.prod(lengths) else None
 
 
 def make_room(needed_bytes: int, keep: Collection[Path]) -> None:
@@ -144,6 +151,16 @@ def make_room(needed_bytes: int, keep: Collection[Path]) -> None:
             break
         entry.path.unlink(missing_ok=True)
         excess -= entry.size
+
+
+def discard(key: str) -> None:
+    """Remove the entry `key` and what a killed process had of it; only under its lock.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    _remove(_ENTRY, key)
+    _remove(_UNFINISHED, key)
 
 
 def clear() -> None:
@@ -227,10 +244,14 @@ def _sweep() -> None:
         lock = pixel_folder() / f"{key}.lock"
         handle = _acquire(lock, block=False)
         if handle is not None:
-            for match, path, _ in _files(_UNFINISHED):
-                if match["key"] == key:
-                    path.unlink(missing_ok=True)
+            _remove(_UNFINISHED, key)
             _release(lock, handle)
+
+
+def _remove(pattern: re.Pattern[str], key: str) -> None:
+    for match, path, _ in _files(pattern):
+        if match["key"] == key:
+            path.unlink(missing_ok=True)
 
 
 def _files(

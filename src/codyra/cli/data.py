@@ -14,11 +14,6 @@ from codyra.errors import UserError
 app = typer.Typer(help="Data sets on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.callback()
-def data() -> None:
-    """Data sets on this machine."""
-
-
 @app.command("cache")
 def show_cache(
     clear: Annotated[bool, typer.Option("--clear", help="remove all of it; running runs go on")] = False,

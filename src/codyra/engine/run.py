@@ -131,7 +131,7 @@ def dry_run(config: RunConfig, out: Path | None, narrator: Narrator) -> None:
     plan = make_plan(config, _stored_shots(folder, config), narrator)
     done = folder.finished_tasks(plan.task_names)
     say_estimate(plan, folder, estimate(plan, len(plan.tasks) - done), narrator)
-    narrator.say("dry run: every check passed, nothing was written")
+    narrator.say("dry run: every check passed, nothing was written to a run folder")
 
 
 def say_estimate(plan: Plan, folder: RunFolder, cost: Estimate, narrator: Narrator) -> None:

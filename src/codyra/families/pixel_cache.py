@@ -4,6 +4,7 @@
 import hashlib
 import io
 import json
+import math
 import mmap
 import os
 from collections.abc import Callable, Sequence
@@ -69,7 +70,7 @@ class PixelCache:
         shape, header = self._shape(task), self._header(task)
         for path in self._paths(task):
             with suppress(FileNotFoundError), path.open("rb") as file:
-                whole = len(header) + int(np.prod(shape))
+                whole = len(header) + math.prod(shape)
                 if file.read(len(header)) == header and os.fstat(file.fileno()).st_size == whole:
                     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                     self._used.add(path)
@@ -97,8 +98,7 @@ class PixelCache:
         with cache.locked(folder / f"{self._key(task)}.lock", waiting):
             images = self.get(task)
             if images is None:
-                for damaged in self._paths(task):
-                    damaged.unlink()
+                cache.discard(self._key(task))
                 path = folder / cache.entry_name(task.name, self._key(task))
                 files.replace(path, lambda temporary: self._fill(temporary, task, progress))
                 images = self.get(task)
@@ -108,7 +108,7 @@ class PixelCache:
 
     def _fill(self, path: Path, task: ClassificationTask, progress: Callable[[int], None]) -> None:
         header, (_, *shape_of_one) = self._header(task), self._shape(task)
-        size_of_one = int(np.prod(shape_of_one))
+        size_of_one = math.prod(shape_of_one)
         whole = len(header) + len(task.test.inputs) * size_of_one
         with path.open("rb+", buffering=0) as file:
             with cache.locked(path.parent / "room.lock"):
