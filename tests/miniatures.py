@@ -193,7 +193,7 @@ def write_torchvision(root: Path, *, per_class: int = 5, only: Iterable[str] = t
             part: [(f"{folder}/{path}", label) for path, label in items] for part, items in split.items()
         }
     for archive in ("101_ObjectCategories.tar.gz", "food-101.tar.gz", "cifar-100-binary.tar.gz"):
-        (root / archive).write_bytes(gzip.compress(b"left over from the download"))
+        (root / archive).write_bytes(gzip.compress(b"left over from the download", mtime=0))
     return truth
 
 
@@ -382,7 +382,7 @@ def _mnist(home: Path, sizes: Sizes) -> Split:
         }
         for name, content in files.items():
             (raw / name).write_bytes(content)
-            (raw / f"{name}.gz").write_bytes(gzip.compress(content))
+            (raw / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
         split[part] = [(f"raw/{stem}-images-idx3-ubyte:{i}", label) for i, label in enumerate(labels)]
     return split
 
@@ -421,14 +421,8 @@ def _oxford_pets(home: Path, sizes: Sizes) -> Split:
     for part, items in dealt.items():
         _write(home / f"annotations/{part}.txt", *lines(items))
     comments = ["#Image CLASS-ID SPECIES BREED ID", "#ID: 1:37 Class ids", "#SPECIES: 1:Cat 2:Dog"]
-    comments += ["#BREED ID: 1-25:Cat 1:12:Dog", "#All images with 1st letter as captial are cat images"]
     everything = [(path, label) for label, paths in enumerate(classes) for path in paths]
-    _write(
-        home / "annotations/list.txt",
-        *comments,
-        "#images with small first letter are dog images",
-        *lines(everything),
-    )
+    _write(home / "annotations/list.txt", *comments, *lines(everything))
     _write(home / "annotations/README", "The Oxford-IIIT Pet Dataset")
     stem = Path(classes[0][0]).stem
     _write(home / f"annotations/xmls/{stem}.xml", "<annotation/>")
