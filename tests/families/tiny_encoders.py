@@ -65,6 +65,10 @@ class Task:
     test: Split
 
     @property
+    def scored_prompts(self) -> tuple[tuple[str, ...], ...]:
+        return tuple((prompt,) for prompt in self.prompts)
+
+    @property
     def fingerprint(self) -> str:
         return f"data of {self.name}"
 

@@ -5,7 +5,7 @@ import warnings
 
 import typer
 
-from codyra.cli import change, learn, walk
+from codyra.cli import change, data, learn, walk
 from codyra.cli.console import Interrupted, errors
 from codyra.errors import GuardRefused, UserError
 
@@ -31,6 +31,7 @@ for command in (
     change.revert,
 ):
     app.command()(command)
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:
