@@ -72,6 +72,10 @@ class Task:
     train: Split
     test: Split
 
+    @property
+    def scored_prompts(self) -> tuple[tuple[str, ...], ...]:
+        return tuple((prompt,) for prompt in self.prompts)
+
 
 @dataclass(frozen=True)
 class MemoryImage:

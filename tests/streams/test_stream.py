@@ -9,6 +9,7 @@ from PIL import Image
 
 from codyra.errors import UserError
 from codyra.streams import Task, shared_prompts
+from codyra.streams.images import ImageFile
 
 Build = Callable[..., list[Task]]
 PETS = {"name": "pets", "data": "imagefolder:pets"}
@@ -118,6 +119,52 @@ def test_the_fingerprint_of_texts(table: Callable[..., Path], build: Build) -> N
     table(rows, [("x", label) for _, label in rows], "json")
     assert build(spec | {"data": "json:mail"})[0].fingerprint == seen[-1]
     assert len(set(seen)) == 3
+
+
+def test_fingerprints_stay_what_they_were_for_runs_that_go_on(
+    table: Callable[..., Path], tmp_path: Path, build: Build
+) -> None:
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "raw" / split / name).mkdir(parents=True)
+            for number in range(2):
+                content = f"{split} {name} {number}".encode() * (1 + 5000 * number)
+                (tmp_path / "raw" / split / name / f"{number}.png").write_bytes(content)
+    (images,) = build({"name": "pets", "data": "imagefolder:raw"})
+    assert images.fingerprint == "74faf9bb3e37bab523fb177114aa83eca59420948e9d3ad54fd41354359bc882"
+    table([("hello train", "a"), ("Grüße, train", "b")], [("hello test", "a"), ("Grüße, test", "b")])
+    (texts,) = build({"name": "mail", "data": "csv:mail"})
+    assert texts.fingerprint == "48e4efd126e728149e1726bb0d2db719185b4214f5342ae2acbb78454bc180f6"
+
+
+def test_a_split_has_a_fingerprint_of_exactly_its_inputs_in_order(
+    pets: Path, table: Callable[..., Path], build: Build
+) -> None:
+    (all_of_them,) = build(PETS)
+    (some,) = build(PETS | {"shots": 2, "classes": ["dog", "cat"], "name": "other", "prompt": "{}"})
+    (others,) = build(PETS | {"shots": 2, "classes": ["cat", "dog"]})
+    assert some.test.fingerprint == others.test.fingerprint  # in file order, whatever the order of classes
+    assert some.test.fingerprint != all_of_them.test.fingerprint
+    assert some.train.fingerprint != some.test.fingerprint
+    (pets / "train/cat/0.png").write_bytes(b"changed")
+    (changed,) = build(PETS)
+    assert changed.test.fingerprint == all_of_them.test.fingerprint
+    assert changed.train.fingerprint != all_of_them.train.fingerprint
+    seen = set()
+    for texts in (("a", "b"), ("b", "a"), ("ab", "b")):
+        table(list(zip(texts, "xy", strict=True)), list(zip(texts, "xy", strict=True)))
+        seen.add(build({"name": "mail", "data": "csv:mail"})[0].test.fingerprint)
+    assert len(seen) == 3
+
+
+def test_every_file_is_read_once_for_all_fingerprints(
+    pets: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    digest = ImageFile.digest
+    monkeypatch.setattr(ImageFile, "digest", lambda self: (read.append(self.name), digest(self))[1])
+    build(PETS | {"classes": ["cat"]}, PETS | {"name": "dogs", "classes": ["dog"]})
+    assert len(read) == len(set(read)) == 15 + 6
 
 
 def test_prompts_that_classes_share_are_listed(pets: Path, table: Callable[..., Path], build: Build) -> None:

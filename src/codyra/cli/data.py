@@ -1,6 +1,7 @@
-"""Commands about the data on this machine: data cache."""
+"""Commands about the data on this machine: data verify, data rebuild-splits, data cache."""
 
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +12,105 @@ from rich.text import Text
 from codyra.cli.console import console
 from codyra.errors import UserError
 
-app = typer.Typer(help="Data sets on this machine.", no_args_is_help=True, rich_markup_mode=None)
+SHOWN_FAULTS = 5
+
+Preset = Annotated[str, typer.Argument(help="a preset or YAML file with stream: benchmark:")]
+DataDir = Annotated[Path, typer.Option("--data-dir", help="folder that holds the data sets")]
+
+app = typer.Typer(
+    help="What lies on this machine: the data sets of a benchmark, the cache of test images.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def verify(
+    preset: Preset,
+    data_dir: DataDir,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="override one key, as in stream.only=[dtd,eurosat]")
+    ] = None,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="decode every image as well; takes minutes")
+    ] = False,
+    all_faults: Annotated[
+        bool, typer.Option("--all", help="list every file at fault, not the first few")
+    ] = False,
+) -> None:
+    """Say of every data set whether it is present, partial or missing, and what to get; writes nothing."""
+    from codyra.streams.benchmarks import BENCHMARKS
+    from codyra.streams.benchmarks.survey import survey
+
+    name, keys, elsewhere = _data_sets(preset, set_ or [])
+    if not data_dir.is_dir():
+        raise UserError(f"--data-dir: there is no folder {data_dir}")
+    with console.status("") as status:
+        findings = survey(
+            BENCHMARKS[name], keys, data_dir, decode, lambda key: status.update(f"looking at {key}")
+        )
+    table = Table("data set", "state", "train", "val", "test", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for finding in findings:
+        cells = []
+        for split in ("train", "val", "test"):
+            found, expected = finding.counts.get(split), finding.expected.get(split)
+            shown = "-" if found is None else f"{found:,}"
+            cells.append(shown if found == expected else f"{shown} of {expected:,}")
+        table.add_row(finding.key, finding.state, *cells)
+    console.print(table)
+    for key, place in elsewhere.items():
+        console.print(f"{key}: read from {place}, not looked at", markup=False)
+    for finding in findings:
+        shown_faults = finding.faults if all_faults else finding.faults[:SHOWN_FAULTS]
+        for line in (*shown_faults, *finding.marks):
+            console.print(f"{finding.key}: {line}", markup=False)
+        if len(finding.faults) > len(shown_faults):
+            more = len(finding.faults) - len(shown_faults)
+            console.print(f"{finding.key}: and {more:,} more; --all lists them", markup=False)
+    complete = sum(finding.state == "present" for finding in findings)
+    title = BENCHMARKS[name].title
+    if complete < len(findings):
+        raise UserError(
+            f"{complete} of {len(findings)} data sets of {title} are complete; a partial stream runs with "
+            "--set stream.only=[...]"
+        )
+    console.print(f"all {complete} data sets of {title} are complete", markup=False)
+
+
+@app.command("rebuild-splits")
+def rebuild_splits(
+    preset: Preset,
+    data_dir: DataDir,
+    seed: Annotated[int, typer.Option(help="seed of the split", min=0)],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="a data set, several times for several; default: all without a split"),
+    ] = None,
+) -> None:
+    """Make split files of your own where those of CoOp's authors are missing; marks every run made with them."""
+    from codyra.naming import did_you_mean
+    from codyra.streams.benchmarks.coop import WHERE
+    from codyra.streams.benchmarks.rebuild import rebuild_split, without_split
+
+    name, keys, _ = _data_sets(preset, [])
+    if name != "xtail":
+        raise UserError(
+            f"{preset}: only X-TAIL has split files; MTIL's splits are computed when they are read"
+        )
+    for key in only or []:
+        if key not in keys:
+            raise UserError(f"--only {key}: no such data set{did_you_mean(key, keys)}")
+    chosen = only or [key for key in without_split(data_dir) if key in keys]
+    for key in chosen:
+        path = rebuild_split(key, data_dir, seed)
+        console.print(f"{key}: wrote {path}", markup=False)
+    if not chosen:
+        console.print(f"no data set below {data_dir} lacks its split file; nothing to do", markup=False)
+    else:
+        console.print(
+            f"runs on these splits are marked; figures comparable with published ones need the files of {WHERE}",
+            markup=False,
+        )
 
 
 @app.command("cache")
@@ -42,3 +141,17 @@ def show_cache(
         f"in {cache.pixel_folder()}",
         markup=False,
     )
+
+
+def _data_sets(preset: str, overrides: list[str]) -> tuple[str, list[str], dict[str, str]]:
+    """Benchmark of a config, the data sets that are read from its files, and where the others come from."""
+    from codyra.engine.config import load_config
+
+    stream = load_config(preset, overrides).stream
+    if stream.benchmark is None:
+        raise UserError(
+            f"{preset} is no benchmark; `codyra run {preset} --dry-run` checks the data of any other stream"
+        )
+    own = [task for task in stream.chosen() if task.data.startswith(f"{stream.benchmark}:")]
+    others = {task.name: task.data for task in stream.chosen() if task not in own}
+    return stream.benchmark, [task.data.rpartition("/")[2] for task in own], others

@@ -338,6 +338,7 @@ class RunFolder:
                 "prompt": task.prompt,
                 "classes": list(task.class_names),
                 "prompts": list(task.prompts),
+                **({"scored_prompts": task.scored_prompts} if task.ensemble else {}),
             }
             for task in tasks
         ]

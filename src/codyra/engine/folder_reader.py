@@ -301,12 +301,16 @@ class TaskSamples:
 
 @dataclass(frozen=True)
 class TaskLabels:
-    """The classes of one task in label order, the prompt of each, and the template they come from."""
+    """The classes of one task in label order, the prompt of each, and the template they come from.
+
+    `scored_prompts` holds for each class the prompts that score together; () when those of `prompts` score alone.
+    """
 
     name: str
     prompt: str
     classes: tuple[str, ...]
     prompts: tuple[str, ...]
+    scored_prompts: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -574,4 +578,6 @@ def _read_labels(folder: Path, names: Sequence[str]) -> LabelSpace | None:
     for task in labels.tasks:
         if not task.classes or len(task.classes) != len(task.prompts):
             damaged(file, f"task {task.name} has {len(task.classes)} classes and {len(task.prompts)} prompts")
+        if task.scored_prompts and [*map(bool, task.scored_prompts)] != [True] * len(task.classes):
+            damaged(file, f"task {task.name} has not one or more scored prompts for each class")
     return labels

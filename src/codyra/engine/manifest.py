@@ -12,8 +12,10 @@ import torch
 
 from codyra.engine.plan import Plan
 from codyra.errors import UserError
-from codyra.streams import shared_prompts
+from codyra.streams import describe_benchmark, shared_prompts
 
+PUBLISHED_MODEL = ("clip", 149_620_737)
+"""Type and parameters of CLIP ViT-B/16, to which every published figure of X-TAIL and MTIL belongs."""
 VERSIONED = ("codyra", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")
 
 
@@ -55,6 +57,7 @@ def new_manifest(plan: Plan) -> dict[str, Any]:
             }
             for task in plan.tasks
         ],
+        "benchmark": _benchmark(plan),
         "ties": shared_prompts(plan.tasks),
         "scored_among": plan.task_names,
         "timing": {"started": now(), "finished": None, "zero_shot_seconds": None, "tasks": []},
@@ -63,6 +66,13 @@ def new_manifest(plan: Plan) -> dict[str, Any]:
         "sessions": [],
         "archive": [],
     }
+
+
+def _benchmark(plan: Plan) -> dict[str, Any] | None:
+    about = describe_benchmark(plan.config.stream, plan.tasks)
+    if about is not None and (plan.family.model_type, plan.family.num_parameters) != PUBLISHED_MODEL:
+        about["marks"].append(f"{plan.config.model.name} is not the published model, CLIP ViT-B/16")
+    return about
 
 
 def continued(stored: dict[str, Any], here: dict[str, Any], path: Path) -> dict[str, Any]:

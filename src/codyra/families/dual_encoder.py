@@ -5,10 +5,10 @@ scoring of every test set in the pooled and in its own label space, in one pass.
 `sentence.py` say how inputs become features.
 """
 
-# Shapes: N examples of the batch, C classes of the task, U distinct prompts of all tasks, D features
+# Shapes: N examples of the batch, C classes of the task, U distinct prompts (or ensembles) of all tasks, D features
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
@@ -185,15 +185,22 @@ class DualEncoder(ABC):
                     f"task '{task.name}' has {task.modality} inputs but the model ({self.model_type}) reads "
                     f"{self.modality} inputs; choose another model or another data source"
                 )
-            self.check_prompts(task.name, task.class_names, task.prompts)
+            of_each_class = [
+                {prompt, *scored} for prompt, scored in zip(task.prompts, task.scored_prompts, strict=True)
+            ]
+            self.check_prompts(task.name, task.class_names, of_each_class)
 
-    def check_prompts(self, task_name: str, class_names: Sequence[str], prompts: Sequence[str]) -> None:
-        """Look for a prompt that is longer than the model's context.
+    def check_prompts(
+        self, task_name: str, class_names: Sequence[str], prompts: Sequence[Collection[str]]
+    ) -> None:
+        """Look for a prompt that is longer than the model's context, among all of each class.
 
         Raises:
             UserError: there is one.
         """
-        for class_name, length in zip(class_names, self.tokenize(prompts).lengths, strict=True):
+        owners = [name for name, of_class in zip(class_names, prompts, strict=True) for _ in of_class]
+        lengths = self.tokenize([prompt for of_class in prompts for prompt in of_class]).lengths
+        for class_name, length in zip(owners, lengths, strict=True):
             if length > self.context:
                 raise UserError(
                     f"task '{task_name}': the prompt of class '{class_name}' has {length} tokens but the "
@@ -219,6 +226,22 @@ class DualEncoder(ABC):
     def prompt_features(self, prompts: Sequence[str]) -> Tensor:
         """Unit-length features (C, D), at least float32, of prompts encoded in chunks of bounded size."""
         return self.encode_chunks(self.prompt_chunks(prompts))
+
+    def class_features(self, prompts: Sequence[Sequence[str]]) -> Tensor:
+        """Unit-length features (C, D), at least float32, of classes that are described by one or more prompts.
+
+        Several prompts make an ensemble: the mean of their unit-length features, normalised again
+        (docs/method.md). A prompt that several classes share is encoded once.
+        """
+        place: dict[str, int] = {}
+        for of_class in prompts:
+            for prompt in of_class:
+                place.setdefault(prompt, len(place))
+        features_UD = self.prompt_features(list(place))
+        if all(len(of_class) == 1 for of_class in prompts):
+            return features_UD[[place[prompt] for (prompt,) in prompts]]
+        means = [features_UD[[place[prompt] for prompt in of_class]].mean(dim=0) for of_class in prompts]
+        return unit_length(torch.stack(means))
 
     def prompt_chunks(self, prompts: Sequence[str]) -> list[Batch]:
         """Tokenised prompts on the network's device, at most PROMPTS_PER_CHUNK together."""
@@ -251,16 +274,16 @@ class DualEncoder(ABC):
             progress: called after every batch with the number of examples it held.
             limit: score only the first so many examples of every test set.
         """
-        # Equal prompts are encoded once, so that they tie exactly and the rule above decides, not rounding.
-        prompt_ids: dict[str, int] = {}
+        # Classes of equal prompts share one row, so that they tie exactly and the rule above decides, not rounding.
+        prompt_ids: dict[tuple[str, ...], int] = {}
         for task in tasks:
-            for prompt in task.prompts:
-                prompt_ids.setdefault(prompt, len(prompt_ids))
-        prompts_UD = self.prompt_features(list(prompt_ids))
+            for prompts in task.scored_prompts:
+                prompt_ids.setdefault(tuple(prompts), len(prompt_ids))
+        prompts_UD = self.class_features(list(prompt_ids))
         scores = []
         claimed: set[int] = set()
         for task in tasks:
-            ids = [prompt_ids[prompt] for prompt in task.prompts]
+            ids = [prompt_ids[tuple(prompts)] for prompts in task.scored_prompts]
             pooled_C = self._credited(ids, claimed, ties)
             own_C = self._credited(ids, set(), ties)
             own_ids = torch.tensor(list(dict.fromkeys(ids)), device=self.device)
@@ -285,10 +308,12 @@ class DualEncoder(ABC):
 
     @torch.no_grad()
     def compare(
-        self, examples: Sequence[str | ImageFile], prompts: Sequence[str], batch_size: int = 64
+        self, examples: Sequence[str | ImageFile], prompts: Sequence[Sequence[str]], batch_size: int = 64
     ) -> Tensor:
-        """Cosines (N, C), at least float32, of examples and prompts: what `score` takes the largest of."""
-        prompts_CD = self.prompt_features(prompts)
+        """Cosines (N, C), at least float32, of examples and classes, each described by one or more prompts: what
+        `score` takes the largest of.
+        """
+        prompts_CD = self.class_features(prompts)
         cosines_NC = prompts_CD.new_empty(len(examples), len(prompts))
         inputs = self.loose_inputs(examples)
         for positions, cosines_of_batch in self._compare(

@@ -56,7 +56,11 @@ class TaskSplit(Protocol):
 
 
 class ClassificationTask(Protocol):
-    """The part of a task that a dual encoder reads; `prompts` holds one finished sentence per class."""
+    """The part of a task that a dual encoder reads.
+
+    `prompts` holds one finished sentence per class, for training; `scored_prompts` holds for each class those that
+    score together.
+    """
 
     @property
     def name(self) -> str: ...
@@ -69,6 +73,9 @@ class ClassificationTask(Protocol):
 
     @property
     def prompts(self) -> Sequence[str]: ...
+
+    @property
+    def scored_prompts(self) -> Sequence[Sequence[str]]: ...
 
     @property
     def train(self) -> TaskSplit: ...

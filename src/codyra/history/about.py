@@ -26,7 +26,8 @@ class Base:
 class CheckoutTask:
     """One task of the run: its classes in label order, the prompt of each and the template they come from.
 
-    `learnt` is True when the weights of the checkout have learnt it.
+    `learnt` is True when the weights of the checkout have learnt it. `scored_prompts` holds for each class the
+    prompts that score together; () when those of `prompts` score alone.
     """
 
     name: str
@@ -34,6 +35,12 @@ class CheckoutTask:
     classes: tuple[str, ...]
     prompts: tuple[str, ...]
     learnt: bool
+    scored_prompts: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def of_each_class(self) -> tuple[tuple[str, ...], ...]:
+        """The prompts that score each class."""
+        return self.scored_prompts or tuple((prompt,) for prompt in self.prompts)
 
 
 @dataclass(frozen=True)
@@ -81,4 +88,6 @@ def read_about(folder: Path) -> About:
     for task in about.tasks:
         if not task.classes or len(task.classes) != len(task.prompts):
             damaged(file, f"task {task.name} has {len(task.classes)} classes and {len(task.prompts)} prompts")
+        if [*map(bool, task.of_each_class)] != [True] * len(task.classes):
+            damaged(file, f"task {task.name} has not one or more scored prompts for each class")
     return about

@@ -56,7 +56,14 @@ def _about(run: Path, view: RunView, selection: Selection) -> About:
         merged=selection.merged,
         scored_in=view.labels.scored_in,
         tasks=tuple(
-            CheckoutTask(task.name, task.prompt, task.classes, task.prompts, number in selection.contained)
+            CheckoutTask(
+                task.name,
+                task.prompt,
+                task.classes,
+                task.prompts,
+                number in selection.contained,
+                task.scored_prompts,
+            )
             for number, task in enumerate(view.labels.tasks, start=1)
         ),
     )

@@ -13,7 +13,7 @@ from codyra.streams.images import ImageFile
 
 @dataclass(frozen=True)
 class Guess:
-    """A prompt with its softmax score in percent, and the (task, class) pairs it stands for."""
+    """A prompt (of an ensemble the first), its softmax score in percent, and the (task, class) pairs it stands for."""
 
     percent: float
     prompt: str
@@ -44,10 +44,10 @@ def predict(
     family = load_family(ModelSpec(name=str(checkout), dtype=about.base.dtype))
     examples = [_image(item) if family.modality == "image" else _text(item) for item in inputs]
     for task in about.tasks:
-        family.check_prompts(task.name, task.classes, task.prompts)
+        family.check_prompts(task.name, task.classes, task.of_each_class)
     # All prompts, in the order in which the run embeds them: what is compared is then the same to the last bit.
-    prompts = list(dict.fromkeys(prompt for task in about.tasks for prompt in task.prompts))
-    chosen = [position for position, prompt in enumerate(prompts) if prompt in classes]
+    prompts = list(dict.fromkeys(of_class for task in about.tasks for of_class in task.of_each_class))
+    chosen = [position for position, of_class in enumerate(prompts) if of_class in classes]
     cosines_NC = family.compare(examples, prompts)[:, chosen]
     if not cosines_NC.isfinite().all():
         damaged(checkout, "its model gives scores that are not finite")
@@ -56,7 +56,7 @@ def predict(
     order_NC = cosines_NC.argsort(dim=1, descending=True, stable=True)[:, :top]
     return [
         [
-            Guess(percent, prompts[chosen[place]], tuple(classes[prompts[chosen[place]]]))
+            Guess(percent, prompts[chosen[place]][0], tuple(classes[prompts[chosen[place]]]))
             for place, percent in zip(order_C.tolist(), percent_C[order_C].tolist(), strict=True)
         ]
         for order_C, percent_C in zip(order_NC, percent_NC, strict=True)
@@ -85,12 +85,12 @@ def _tasks_of(about: About, label_space: str | None, checkout: Path) -> Sequence
     return found
 
 
-def _classes(about: About, tasks: Sequence[CheckoutTask]) -> dict[str, list[tuple[str, str]]]:
-    """{prompt: [(task, class), ...]}."""
-    classes: dict[str, list[tuple[str, str]]] = {}
+def _classes(about: About, tasks: Sequence[CheckoutTask]) -> dict[tuple[str, ...], list[tuple[str, str]]]:
+    """{prompts of a class: [(task, class), ...]}."""
+    classes: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for task in tasks:
-        for name, prompt in zip(task.classes, task.prompts, strict=True):
-            classes.setdefault(prompt, []).append((task.name, name))
+        for name, prompts in zip(task.classes, task.of_each_class, strict=True):
+            classes.setdefault(prompts, []).append((task.name, name))
     return classes
 
 

@@ -1,6 +1,7 @@
 """Streams: where tasks come from. Ordered tasks with their examples, class names and prompts."""
 
 from codyra.streams.images import ImageInput
+from codyra.streams.protocol import describe_benchmark
 from codyra.streams.spec import ClassName, Role, StreamSpec, TaskSpec
 from codyra.streams.stream import Split, Task, build_stream, check_images, shared_prompts
 
@@ -14,5 +15,6 @@ __all__ = [
     "TaskSpec",
     "build_stream",
     "check_images",
+    "describe_benchmark",
     "shared_prompts",
 ]

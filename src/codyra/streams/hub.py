@@ -30,12 +30,12 @@ def read_dataset(location: str, root: Path, train: str, test: str, columns: Mapp
     )
     role, column = _input_column(splits[0], columns, place)
     label = columns.get("label", "label")
-    read = [
+    of_train, of_test = (
         _read_split(split, role, column, label, f"{place} [{name}]")
         for split, name in zip(splits, split_names, strict=True)
-    ]
-    names = tuple(getattr(splits[0].features[label], "names", ())) or label_order(read[0].labels)
-    return Source("image" if role == "image" else "text", names, *read)
+    )
+    names = tuple(getattr(splits[0].features[label], "names", ())) or label_order(of_train.labels)
+    return Source("image" if role == "image" else "text", names, of_train, of_test)
 
 
 def _load_folder(folder: Path, split_names: tuple[str, str]) -> list[Any]:

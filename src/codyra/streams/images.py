@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from codyra.errors import UserError
@@ -53,11 +55,33 @@ class ImageInput(ABC):
         """The part of the name that stays when the data set is moved to another place."""
 
     @abstractmethod
+    def open(self) -> Image.Image:
+        """The image in 8-bit RGB, decoded completely.
+
+        Raises:
+            UserError: it is missing or cannot be decoded.
+        """
+
+    @abstractmethod
+    def digest(self) -> str:
+        """SHA-256 (hex) that changes with the image.
+
+        Raises:
+            UserError: it is missing or cannot be read.
+        """
+
+
+class EncodedImage(ImageInput):
+    """An image in a format that Pillow reads."""
+
+    __slots__ = ()
+
+    @abstractmethod
     def stream(self) -> BinaryIO:
         """The encoded file, open for reading."""
 
     def open(self) -> Image.Image:
-        """The first frame as an 8-bit RGB image, decoded completely.
+        """The first frame.
 
         As in the published pipelines an alpha channel is dropped and an EXIF rotation is not applied.
         Grey images of 16 bits are divided by 256 (Pillow alone would clip most of them to white).
@@ -87,7 +111,7 @@ class ImageInput(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class ImageFile(ImageInput):
+class ImageFile(EncodedImage):
     """An image file at `folder / key`."""
 
     folder: Path
@@ -102,7 +126,7 @@ class ImageFile(ImageInput):
 
 
 @dataclass(frozen=True, slots=True)
-class ImageRow(ImageInput):
+class ImageRow(EncodedImage):
     """One row of a Hugging Face data set whose image `column` was cast to `Image(decode=False)`."""
 
     dataset: Any
@@ -125,6 +149,29 @@ class ImageRow(ImageInput):
         return (
             io.BytesIO(encoded["bytes"]) if encoded["bytes"] is not None else Path(encoded["path"]).open("rb")
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # arrays have no truth value to compare by
+class ImageArray(ImageInput):
+    """One image of an array uint8 (N, H, W) or (N, H, W, 3) that a file of many images was mapped to."""
+
+    place: str
+    pixels: NDArray[np.uint8]
+    row: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.place}, image {self.row}"
+
+    @property
+    def key(self) -> str:
+        return str(self.row)
+
+    def open(self) -> Image.Image:
+        return Image.fromarray(np.ascontiguousarray(self.pixels[self.row])).convert("RGB")
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.pixels[self.row].tobytes()).hexdigest()
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -34,12 +35,19 @@ class Records:
 
 @dataclass(frozen=True)
 class Source:
-    """The two splits that a task needs, and every class of the source in label order."""
+    """The two splits that a task needs, and every class of the source in label order.
+
+    Attributes:
+        marks: in which way this is not the data set that a benchmark means.
+        empty_classes: a class may be without an example in a split.
+    """
 
     modality: Modality
     class_names: tuple[str, ...]
     train: Records
     test: Records
+    marks: tuple[str, ...] = ()
+    empty_classes: bool = False
 
     @cached_property
     def fingerprint(self) -> str:
@@ -56,6 +64,28 @@ class Source:
                 described = content if isinstance(content, str) else [content.key, digest]
                 whole.update(json.dumps([label, described]).encode() + b"\n")
         return whole.hexdigest()
+
+
+def renamed(source: Source, rename: Callable[[str], str]) -> Source:
+    """The same source with other class names.
+
+    Raises:
+        UserError: two classes would have one name.
+    """
+    new = {name: rename(name) for name in source.class_names}
+    if len(set(new.values())) < len(new):
+        double = next(name for name, times in Counter(new.values()).items() if times > 1)
+        raise UserError(f"{source.train.place}: two classes are both {double!r}; rename one in the data")
+
+    def relabelled(records: Records) -> Records:
+        return replace(records, labels=[new.get(label, label) for label in records.labels])
+
+    return replace(
+        source,
+        class_names=tuple(new.values()),
+        train=relabelled(source.train),
+        test=relabelled(source.test),
+    )
 
 
 def text_records(rows: Iterable[tuple[object, object]], place: str) -> Records:

@@ -1,4 +1,6 @@
-"""The `data:` grammar: imagefolder:DIR, csv:DIR, json:DIR, parquet:DIR, hf:DIR, hf:org/name@revision."""
+"""The `data:` grammar: imagefolder:DIR, csv:DIR, json:DIR, parquet:DIR, hf:DIR, hf:org/name@revision, and
+xtail:DIR/KEY and mtil:DIR/KEY for the data sets of a benchmark.
+"""
 
 import os
 import re
@@ -6,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from codyra.errors import UserError
+from codyra.streams.benchmarks import BENCHMARKS, read_data_set
 from codyra.streams.folders import read_folder
 from codyra.streams.hub import read_dataset
-from codyra.streams.records import Source
+from codyra.streams.records import Source, renamed
 from codyra.streams.spec import TaskSpec
 from codyra.streams.tables import read_table
 
@@ -30,8 +33,11 @@ def load_source(
     location = os.path.expanduser(location)
     defaults = {"train": "train", "test": "test", "val": "validation" if kind == "hf" else "val"}
     train, test = (spec.splits.get(split, defaults[split]) for split in ("train", score_split))
+    if kind in BENCHMARKS:
+        return read_data_set(BENCHMARKS[kind], root / location, score_split)
     if kind == "hf":
-        return read_dataset(location, root, train, test, spec.columns)
+        source = read_dataset(location, root, train, test, spec.columns)
+        return source if spec.naming is None else _named_as(spec.naming, source)
     folder = root / location
     try:
         if not folder.is_dir():
@@ -42,6 +48,17 @@ def load_source(
         return read_table(kind, folder, train, test, text, label)
     except OSError as error:
         raise UserError(f"cannot read {error.filename or folder}: {error.strerror or error}") from error
+
+
+def _named_as(naming: str, source: Source) -> Source:
+    """The source with the class names that a data set of a benchmark has."""
+    name, _, key = naming.partition("/")
+    data_set = BENCHMARKS[name].data_sets[key]
+    if len(source.class_names) != data_set.num_classes:
+        raise UserError(
+            f"{source.train.place} has {len(source.class_names)} classes, {naming} has {data_set.num_classes}"
+        )
+    return renamed(source, data_set.rename)
 
 
 def _fill_in(data: str, data_dir: Path | None) -> str:

@@ -1,14 +1,16 @@
 """The `stream:` section of a config: which tasks, in which order, scored how."""
 
 from collections import Counter
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from codyra.errors import UserError
 from codyra.naming import check_distinct, check_task_name, did_you_mean
+from codyra.streams.benchmarks import BENCHMARKS
 
-SOURCES = ("imagefolder", "csv", "json", "parquet", "hf")
+SOURCES = ("imagefolder", "csv", "json", "parquet", "hf", *BENCHMARKS)
 
 Role = Literal["text", "image", "label"]
 ClassName = Annotated[str, Field(coerce_numbers_to_str=True)]
@@ -31,10 +33,20 @@ class TaskSpec(BaseModel):
     )
     data: str = Field(
         description="imagefolder:DIR, csv:DIR, json:DIR, parquet:DIR, hf:DIR or hf:org/name@revision; "
-        "relative to the config file, ${data_dir} is replaced."
+        "xtail:DIR/KEY and mtil:DIR/KEY are data sets of a benchmark; relative to the config file, ${data_dir} "
+        "is replaced."
     )
     prompt: str | None = Field(
         None, description="Template with one {} for the class; null: the model family's default."
+    )
+    ensemble: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Templates that score together: a class is the mean of its prompts' unit-length features; "
+        "null: prompt scores alone. Training uses prompt.",
+    )
+    underscores: Literal["spaces", "keep"] = Field(
+        "spaces", description="What becomes of the underscores of class names in prompts."
     )
     shots: int | None = Field(None, ge=1, description="Training examples per class; null: all.")
     allow_fewer: bool = Field(
@@ -50,6 +62,11 @@ class TaskSpec(BaseModel):
         default_factory=dict,
         description="Folder, file stem or Hugging Face split of each role, where it is not called train, "
         "test or val (validation for hf:).",
+    )
+
+    naming: str | None = Field(
+        None,
+        description="xtail/KEY or mtil/KEY: classes get the names that this data set of a benchmark has; for hf:.",
     )
 
     @field_validator("name")
@@ -70,6 +87,19 @@ class TaskSpec(BaseModel):
     def _prompt_has_one_place(cls, prompt: str | None) -> str | None:
         return prompt if prompt is None else check_prompt(prompt)
 
+    @field_validator("ensemble")
+    @classmethod
+    def _templates_have_one_place(cls, ensemble: list[str] | None) -> list[str] | None:
+        return ensemble and [check_prompt(prompt) for prompt in ensemble]
+
+    @field_validator("naming")
+    @classmethod
+    def _naming_is_of_a_benchmark(cls, naming: str | None) -> str | None:
+        known = [f"{name}/{key}" for name, benchmark in BENCHMARKS.items() for key in benchmark.data_sets]
+        if naming is not None and naming not in known:
+            raise ValueError(f"naming {naming!r} is no data set of a benchmark{did_you_mean(naming, known)}")
+        return naming
+
     @field_validator("classes")
     @classmethod
     def _classes_are_distinct(cls, classes: list[str] | None) -> list[str] | None:
@@ -89,27 +119,72 @@ class TaskSpec(BaseModel):
     @model_validator(mode="after")
     def _columns_fit_the_source(self) -> Self:
         source = self.data.partition(":")[0]
-        allowed = {"imagefolder": set(), "hf": {"text", "image", "label"}}.get(source, {"text", "label"})
+        foldered = {kind: set[str]() for kind in ("imagefolder", *BENCHMARKS)}
+        allowed = {**foldered, "hf": {"text", "image", "label"}}.get(source, {"text", "label"})
         for role in self.columns:
             if role not in allowed:
                 raise ValueError(f"columns: {role} has no meaning for {source}:; remove it")
+        if self.splits and source in BENCHMARKS:
+            raise ValueError(f"splits: has no meaning for {source}:, which knows its own; remove it")
+        if self.naming is not None and source != "hf":
+            raise ValueError(f"naming: has no meaning for {source}:; remove it")
         return self
 
 
-class StreamSpec(BaseModel):
-    """The ordered tasks and how they are scored."""
+class SourceSpec(BaseModel):
+    """Where a data set of a benchmark comes from, when not from its original files."""
 
     model_config = ConfigDict(extra="forbid")
 
+    data: str = Field(description="hf:org/name@revision or hf:DIR")
+    columns: dict[Role, str] = Field(default_factory=dict, description="as in a task")
+    splits: dict[Literal["train", "test", "val"], str] = Field(
+        default_factory=dict, description="as in a task"
+    )
+
+    @field_validator("data")
+    @classmethod
+    def _is_hf(cls, data: str) -> str:
+        if not data.startswith("hf:"):
+            raise ValueError(
+                f"data {data!r} must begin with hf:; other data sets are tasks of a stream of your own"
+            )
+        return data
+
+
+class StreamSpec(BaseModel):
+    """The ordered tasks and how they are scored.
+
+    With `benchmark` the tasks are those of the benchmark, written out; a list that is there already (in the
+    config.yaml of a run) is left as it is, and `deviations` says in what it differs.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    benchmark: Literal["xtail", "mtil"] | None = Field(
+        None,
+        description="Learn the data sets of X-TAIL or MTIL, which lie below data_dir; null: tasks are given.",
+    )
+    order: int = Field(1, description="Number of a published order of the benchmark.")
+    shots: int | None = Field(
+        None, ge=1, description="Of every task of the benchmark (16 for xtail); null: all training images."
+    )
+    sources: dict[str, SourceSpec] = Field(
+        default_factory=dict,
+        description="Data sets of the benchmark that are to be read from elsewhere, by key.",
+    )
     label_space: Literal["all", "task"] = Field(
-        "all", description="Score among the classes of all tasks, or of the task at hand."
+        "all",
+        description="Score among the classes of all tasks, or of the task at hand (the default of mtil).",
     )
     ties: Literal["shared", "first"] = Field(
         "shared",
         description="Classes of one prompt: right when the prompt is right, or only for the first of them.",
     )
-    prompts: Literal["default"] = Field(
-        "default", description="How class names enter prompts: underscores become spaces."
+    prompts: Literal["default", "codyra", "generic", "ensemble", "single"] = Field(
+        "default",
+        description="Wording of a benchmark's prompts: default, codyra or generic for xtail, ensemble (default) or "
+        "single for mtil.",
     )
     only: list[str] | None = Field(
         None, min_length=1, description="Keep these tasks, in the order of the stream."
@@ -123,6 +198,24 @@ class StreamSpec(BaseModel):
         """The tasks that are learnt, in their order: all, or those that `only` names."""
         return [task for task in self.tasks if self.only is None or task.name in self.only]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _write_out_the_benchmark(cls, section: Any) -> Any:
+        if not isinstance(section, Mapping) or section.get("benchmark") not in BENCHMARKS:
+            return section
+        section = {**BENCHMARKS[section["benchmark"]].defaults, **section}
+        return section if section.get("tasks") else {**section, "tasks": benchmark_tasks(section)}
+
+    @model_validator(mode="after")
+    def _benchmark_keys_need_a_benchmark(self) -> Self:
+        if self.benchmark is None:
+            for key in ("order", "shots", "sources", "prompts"):
+                if getattr(self, key) != type(self).model_fields[key].get_default(call_default_factory=True):
+                    raise ValueError(
+                        f"{key}: has no meaning without benchmark:; give it to each task, or remove it"
+                    )
+        return self
+
     @model_validator(mode="after")
     def _names_are_distinct_and_known(self) -> Self:
         names = [task.name for task in self.tasks]
@@ -131,3 +224,43 @@ class StreamSpec(BaseModel):
             if name not in names:
                 raise ValueError(f"only: no task {name!r}{did_you_mean(name, names)}")
         return self
+
+
+def benchmark_tasks(section: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tasks of a benchmark as a config writes them, for a `stream:` section with the benchmark's defaults.
+
+    Raises:
+        ValueError: the benchmark has no such order, wording or data set.
+    """
+    benchmark = BENCHMARKS[section["benchmark"]]
+    order, prompts = section["order"], section["prompts"]
+    if order not in benchmark.orders:
+        published = " and ".join(map(str, benchmark.orders))
+        raise ValueError(f"order: {benchmark.title} has order {published}, not {order}")
+    if prompts not in benchmark.wording:
+        raise ValueError(f"prompts: {benchmark.title} has {', '.join(benchmark.wording)}, not {prompts}")
+    sources = section.get("sources") or {}
+    for key in sources:
+        if key not in benchmark.data_sets:
+            raise ValueError(
+                f"sources: {benchmark.title} has no {key!r}{did_you_mean(key, benchmark.data_sets)}"
+            )
+    tasks = []
+    for key in benchmark.orders[order]:
+        place = {"data": f"{benchmark.name}:${{data_dir}}/{key}"}
+        if key in sources:
+            place = {
+                **SourceSpec.model_validate(sources[key]).model_dump(),
+                "naming": f"{benchmark.name}/{key}",
+            }
+        # A class with fewer images than shots contributes all of them, as the protocol says.
+        tasks.append(
+            {
+                "name": key,
+                **place,
+                "shots": section["shots"],
+                "allow_fewer": True,
+                **benchmark.wording[prompts](key),
+            }
+        )
+    return tasks

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import PIL
 
@@ -38,14 +38,17 @@ class Task:
 
     Attributes:
         class_names: in label order.
-        prompts: one rendered prompt per class.
+        prompts: one rendered prompt per class, which training uses.
         prompt: the template they come from.
+        scored_prompts: per class the rendered prompts that score together; the one of `prompts` without ensemble.
+        ensemble: the templates they come from; () without.
         train: the few-shot choice in the order drawn, or all examples in file order.
         test: all examples of the scored split, in file order.
         shots: content of shots.json: seed, dataset, shots, and positions (null: all), which count from 0 in
             the whole train split in file order, classes that the task does not use included.
         source: `data` of the config.
         fingerprint: SHA-256 that changes with the data, see `Source.fingerprint`.
+        marks: in which way the data are not those that a benchmark means.
     """
 
     name: str
@@ -53,11 +56,14 @@ class Task:
     class_names: tuple[str, ...]
     prompts: tuple[str, ...]
     prompt: str
+    scored_prompts: tuple[tuple[str, ...], ...]
+    ensemble: tuple[str, ...]
     train: Split
     test: Split
     shots: dict[str, Any]
     source: str
     fingerprint: str
+    marks: tuple[str, ...]
 
 
 def build_stream(
@@ -103,7 +109,9 @@ def _build_task(
     stored: Mapping[str, Any] | None,
 ) -> Task:
     class_names = _class_names(source, spec.classes)
-    of_train, of_test = (_positions(records, class_names) for records in (source.train, source.test))
+    of_train, of_test = (
+        _positions(records, class_names, source.empty_classes) for records in (source.train, source.test)
+    )
     if spec.shots is not None and not spec.allow_fewer:
         fewest = min(range(len(class_names)), key=lambda index: len(of_train[index]))
         if len(of_train[fewest]) < spec.shots:
@@ -120,17 +128,23 @@ def _build_task(
             chosen = draw_shots(of_train, seed=seed, dataset=spec.name, shots=spec.shots)
         shots = {"seed": seed, "dataset": spec.name, "shots": spec.shots, "positions": chosen}
     prompt = default_prompt if spec.prompt is None else spec.prompt
+    prompts = _render(prompt, class_names, spec.underscores)
+    ensemble = tuple(spec.ensemble or ())
+    scored = [_render(template, class_names, spec.underscores) for template in ensemble] or [prompts]
     return Task(
         name=spec.name,
         modality=source.modality,
         class_names=class_names,
-        prompts=_render(prompt, class_names),
+        prompts=prompts,
         prompt=prompt,
+        scored_prompts=tuple(zip(*scored, strict=True)),
+        ensemble=ensemble,
         train=_split(source.train, class_names, _file_order(of_train) if chosen is None else chosen),
         test=_split(source.test, class_names, _file_order(of_test)),
         shots=shots,
         source=spec.data,
         fingerprint=source.fingerprint,
+        marks=source.marks,
     )
 
 
@@ -152,14 +166,14 @@ def _class_names(source: Source, selected: list[str] | None) -> tuple[str, ...]:
     return tuple(selected)
 
 
-def _positions(records: Records, class_names: tuple[str, ...]) -> list[list[int]]:
+def _positions(records: Records, class_names: tuple[str, ...], may_be_empty: bool) -> list[list[int]]:
     """Positions of the examples of each class, in file order."""
     positions: dict[str, list[int]] = {name: [] for name in class_names}
     for position, label in enumerate(records.labels):
         if label in positions:
             positions[label].append(position)
     for name, of_class in positions.items():
-        if not of_class:
+        if not of_class and not may_be_empty:
             raise UserError(
                 f"class '{name}' has no example in {records.place}; add some or select with classes:"
             )
@@ -181,9 +195,12 @@ def _split(records: Records, class_names: tuple[str, ...], positions: list[int])
     )
 
 
-def _render(prompt: str, class_names: tuple[str, ...]) -> tuple[str, ...]:
+def _render(
+    prompt: str, class_names: tuple[str, ...], underscores: Literal["spaces", "keep"]
+) -> tuple[str, ...]:
     """One prompt per class; names of files and columns write spaces as underscores."""
-    return tuple(check_prompt(prompt).replace("{}", name.replace("_", " ")) for name in class_names)
+    names = [name.replace("_", " ") for name in class_names] if underscores == "spaces" else class_names
+    return tuple(check_prompt(prompt).replace("{}", name) for name in names)
 
 
 def check_images(tasks: Iterable[Task], progress: Callable[[int], None] | None = None) -> None:
@@ -221,9 +238,12 @@ def _decode(image: ImageInput) -> None:
 
 
 def shared_prompts(tasks: Iterable[Task]) -> list[dict[str, Any]]:
-    """Prompts of two or more classes of all tasks, each {"prompt": ..., "classes": ["task/class", ...]}."""
-    classes: dict[str, list[str]] = {}
+    """Prompts that two or more classes of all tasks are scored by, {"prompt": ..., "classes": ["task/class", ...]}.
+
+    Of an ensemble the first prompt is named.
+    """
+    classes: dict[tuple[str, ...], list[str]] = {}
     for task in tasks:
-        for prompt, class_name in zip(task.prompts, task.class_names, strict=True):
-            classes.setdefault(prompt, []).append(f"{task.name}/{class_name}")
-    return [{"prompt": prompt, "classes": names} for prompt, names in classes.items() if len(names) > 1]
+        for prompts, class_name in zip(task.scored_prompts, task.class_names, strict=True):
+            classes.setdefault(prompts, []).append(f"{task.name}/{class_name}")
+    return [{"prompt": prompts[0], "classes": names} for prompts, names in classes.items() if len(names) > 1]

@@ -1,0 +1,435 @@
+"""MTIL: eleven data sets with the splits of ZSCL and MoE-Adapters, each scored among its own classes.
+
+The same pictures as X-TAIL's, but mostly other splits, other class names and other prompts: where no official
+split exists, 80 % of the images in a fixed order are drawn for training with a seeded permutation.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codyra.errors import UserError
+from codyra.reading import read_json
+from codyra.streams.benchmarks import aircraft, mnist
+from codyra.streams.benchmarks.coop import check_distinct_classes
+from codyra.streams.benchmarks.definition import Benchmark, DataSet, Images, Listing, Split, records
+from codyra.streams.benchmarks.formats import read_cifar, read_lines, read_matlab
+from codyra.streams.benchmarks.xtail import sun_images
+from codyra.streams.images import EXTENSIONS, ImageArray, ImageInput
+from codyra.streams.records import Records
+
+SPLIT_SEED = 42
+TRAIN_SHARE = 0.8
+
+_FACTS: dict[str, Any] = json.loads(
+    (resources.files("codyra.streams.benchmarks") / "mtil.json").read_text("utf-8")
+)
+_NAMES: dict[str, dict[str, str]] = _FACTS["class_names"]
+"""Of the data sets whose names are not those of their files: original name (Flowers: number) -> class name."""
+
+
+def train_positions(num_images: int) -> tuple[list[int], list[int]]:
+    """Positions of the training and the test images of a data set without an official split."""
+    order = torch.randperm(num_images, generator=torch.Generator().manual_seed(SPLIT_SEED)).tolist()
+    num_train = int(TRAIN_SHARE * num_images)
+    return order[:num_train], order[num_train:]
+
+
+def plain(name: str) -> str:
+    """A class name of the files, without underscores."""
+    return name.replace("_", " ")
+
+
+def _split_at_random(
+    found: Sequence[ImageInput], labels: Sequence[int], names: Sequence[str], place: Path
+) -> dict[Split, Records]:
+    train, test = (
+        records([found[position] for position in half], [labels[position] for position in half], names, place)
+        for half in train_positions(len(found))
+    )
+    return {"train": train, "test": test}
+
+
+def _class_folders(top: Path, known: dict[str, str], left_out: Sequence[str] = ()) -> list[str]:
+    """Names of the class folders in byte order, which must be exactly the known ones."""
+    folders = sorted(
+        entry.name
+        for entry in os.scandir(top)
+        if entry.is_dir() and entry.name[0] != "." and entry.name not in left_out
+    )
+    if odd := sorted(set(folders) ^ set(known)):
+        what = "no class of this data set" if odd[0] in folders else "missing"
+        raise UserError(f"{top / odd[0]} is {what}; restore the folder as it was handed out")
+    return folders
+
+
+def picture_names(folder: Path) -> list[str]:
+    """Names of the image files of one folder, sorted."""
+    names = sorted(
+        entry.name
+        for entry in os.scandir(folder)
+        if entry.name[0] != "." and os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.is_file()
+    )
+    if not names:
+        raise UserError(f"{folder} has no image; restore the folder as it was handed out")
+    return names
+
+
+def _read_class_folders(
+    key: str, below: str, left_out: Sequence[str] = ()
+) -> Callable[[DataSet, Path], Listing]:
+    def read(data_set: DataSet, folder: Path) -> Listing:
+        top = folder / below
+        images, found, labels = Images(top), [], []
+        folders = _class_folders(top, _NAMES[key], left_out)
+        for label, name in enumerate(folders):
+            for file in picture_names(top / name):
+                found.append(images.find(f"{name}/{file}", top))
+                labels.append(label)
+        names = tuple(_NAMES[key][name] for name in folders)
+        return Listing(names, _split_at_random(found, labels, names, top), images.absent)
+
+    return read
+
+
+def _read_cifar100(data_set: DataSet, folder: Path) -> Listing:
+    names = tuple(plain(name) for name in read_lines(folder / "fine_label_names.txt"))
+    splits: dict[Split, Records] = {}
+    for split in data_set.sizes:
+        file = folder / f"{split}.bin"
+        pixels, labels = read_cifar(file)
+        if labels.max() >= len(names):
+            raise UserError(
+                f"{file} has the label {labels.max()}, fine_label_names.txt ends at {len(names) - 1}"
+            )
+        images = [ImageArray(str(file), pixels, row) for row in range(len(pixels))]
+        splits[split] = records(images, labels.tolist(), names, file)
+    return Listing(names, splits)
+
+
+def _read_dtd(data_set: DataSet, folder: Path) -> Listing:
+    images = Images(folder / "images")
+    listed: dict[Split, tuple[Path, list[str]]] = {}
+    for split in data_set.sizes:
+        file = folder / "labels" / f"{split}1.txt"
+        listed[split] = file, read_lines(file)
+    names = sorted({line.partition("/")[0] for _, lines in listed.values() for line in lines})
+    label = {name: number for number, name in enumerate(names)}
+    splits = {
+        split: records(
+            [images.find(line, f"{file}, line {number}") for number, line in enumerate(lines, 1)],
+            [label[line.partition("/")[0]] for line in lines],
+            [plain(name) for name in names],
+            file,
+        )
+        for split, (file, lines) in listed.items()
+    }
+    return Listing(tuple(plain(name) for name in names), splits, images.absent)
+
+
+def _read_flowers(data_set: DataSet, folder: Path) -> Listing:
+    names = tuple(_NAMES["Flowers"].values())
+    (labels,) = read_matlab(folder / "imagelabels.mat", "labels")
+    if labels.min() < 1 or labels.max() > len(names):
+        raise UserError(
+            f"{folder / 'imagelabels.mat'} has labels from {labels.min()} to {labels.max()}; flowers are 1 to "
+            f"{len(names)}, replace the file"
+        )
+    images, file = Images(folder / "jpg"), folder / "setid.mat"
+    splits: dict[Split, Records] = {}
+    variables: dict[Split, str] = {"train": "trnid", "test": "tstid"}
+    for split, variable in variables.items():
+        (numbers,) = read_matlab(file, variable)
+        if len(numbers) and not 1 <= numbers.min() <= numbers.max() <= len(labels):
+            raise UserError(f"{file}: {variable} names images beyond the {len(labels)} of imagelabels.mat")
+        found = [images.find(f"image_{number:05d}.jpg", f"{file}, {variable}") for number in numbers]
+        splits[split] = records(found, [int(labels[number - 1]) - 1 for number in numbers], names, file)
+    return Listing(names, splits, images.absent)
+
+
+def _read_food(data_set: DataSet, folder: Path) -> Listing:
+    images, splits, listed = Images(folder / "images"), {}, {}
+    for split in data_set.sizes:
+        file = folder / "meta" / f"{split}.json"
+        listed[split] = content = read_json(file)
+        if not isinstance(content, dict) or not all(
+            isinstance(items, list) and all(isinstance(item, str) for item in items)
+            for items in content.values()
+        ):
+            raise UserError(
+                f"{file} is not {{class: [class/number, ...]}}; restore the file as it was handed out"
+            )
+    keys = sorted(listed["train"])
+    names = tuple(plain(key) for key in keys)
+    for split, content in listed.items():
+        file = folder / "meta" / f"{split}.json"
+        if unknown := sorted(set(content) - set(keys)):
+            raise UserError(f"{file} has the class {unknown[0]!r}, train.json has not; restore the files")
+        found, labels = [], []
+        for label, key in enumerate(keys):
+            for item in content.get(key, ()):
+                found.append(images.find(f"{item}.jpg", file))
+                labels.append(label)
+        splits[split] = records(found, labels, names, file)
+    return Listing(names, splits, images.absent)
+
+
+def pet_name(image: str) -> str:
+    """`american_bulldog_12` -> `American Bulldog`."""
+    return " ".join(part.title() for part in image.rpartition("_")[0].split("_"))
+
+
+def _read_pets(data_set: DataSet, folder: Path) -> Listing:
+    images = Images(folder / "images")
+    name_of: dict[int, str] = {}
+    parts: dict[Split, tuple[Path, list[ImageInput], list[int]]] = {}
+    for split in data_set.sizes:
+        file = folder / "annotations" / {"train": "trainval.txt"}.get(split, "test.txt")
+        found, labels = [], []
+        for number, line in enumerate(read_lines(file), start=1):
+            if line[0] == "#":
+                continue
+            image, *figures = line.split()
+            if not figures or not figures[0].isdigit() or not 1 <= int(figures[0]) <= data_set.num_classes:
+                raise UserError(
+                    f"{file}, line {number}: {line!r} is not an image and its class, 1 to {data_set.num_classes}; "
+                    "mend the file"
+                )
+            label = int(figures[0]) - 1
+            if name_of.setdefault(label, pet_name(image)) != pet_name(image):
+                raise UserError(
+                    f"{file}, line {number}: class {label + 1} is {pet_name(image)!r} here, {name_of[label]!r} before"
+                )
+            found.append(images.find(f"{image}.jpg", f"{file}, line {number}"))
+            labels.append(label)
+        parts[split] = file, found, labels
+    for label in range(data_set.num_classes):
+        if label not in name_of:
+            raise UserError(
+                f"{folder / 'annotations'} names no image of class {label + 1}; restore the lists"
+            )
+    names = [name_of[label] for label in range(data_set.num_classes)]
+    check_distinct_classes(names, folder / "annotations")
+    return Listing(
+        tuple(names),
+        {split: records(found, labels, names, file) for split, (file, found, labels) in parts.items()},
+        images.absent,
+    )
+
+
+def _read_cars(data_set: DataSet, folder: Path) -> Listing:
+    devkit = folder / "devkit"
+    (listed,) = read_matlab(devkit / "cars_meta.mat", "class_names")
+    names = [str(name) for name in listed]
+    check_distinct_classes(names, devkit / "cars_meta.mat")
+    with_labels = "cars_test_annos_withlabels.mat"
+    # The labelled test list is handed out on its own; people put it in either place.
+    test_list = devkit / with_labels if (devkit / with_labels).is_file() else folder / with_labels
+    files: dict[Split, tuple[Path, str]] = {
+        "train": (devkit / "cars_train_annos.mat", "cars_train"),
+        "test": (test_list, "cars_test"),
+    }
+    images = Images(folder)
+    splits: dict[Split, Records] = {}
+    for split, (file, below) in files.items():
+        (annotations,) = read_matlab(file, "annotations")
+        if not {"fname", "class"} <= set(annotations.dtype.names or ()):
+            raise UserError(f"{file}: its annotations have no fname and class; replace the file")
+        found, labels = [], []
+        for number, annotation in enumerate(annotations, start=1):
+            label = int(annotation["class"])
+            if not 1 <= label <= len(names):
+                raise UserError(f"{file}, entry {number}: class {label} is out of range, 1 to {len(names)}")
+            found.append(images.find(f"{below}/{annotation['fname']}", f"{file}, entry {number}"))
+            labels.append(label - 1)
+        splits[split] = records(found, labels, names, file)
+    return Listing(tuple(names), splits, images.absent)
+
+
+def _read_sun(data_set: DataSet, folder: Path) -> Listing:
+    top = sun_images(folder)
+    listed = next(
+        (place / "ClassName.txt" for place in (top, folder) if (place / "ClassName.txt").is_file()), None
+    )
+    if listed is None:
+        raise UserError(f"{top / 'ClassName.txt'} is missing; it is in SUN397.tar.gz")
+    classes = [line[3:] for line in read_lines(listed)]
+    label = {name: number for number, name in enumerate(classes)}
+    paths = sorted(
+        Path(below, file).relative_to(top).as_posix()
+        for below, _, files in os.walk(top)
+        for file in files
+        if file.startswith("sun_") and file.lower().endswith(".jpg")
+    )
+    images, labels = Images(top), []
+    for path in paths:
+        name = "/".join(path.split("/")[1:-1])
+        if name not in label:
+            raise UserError(f"{top / path}: its folder is no class of {listed}; remove it")
+        labels.append(label[name])
+    found = [images.find(path, top) for path in paths]
+    names = [plain(name) for name in classes]
+    check_distinct_classes(names, listed)
+    return Listing(tuple(names), _split_at_random(found, labels, names, top), images.absent)
+
+
+def _names_of(key: str) -> Callable[[str], str]:
+    """Class names by the hard-coded list; a name that is in it already stays."""
+
+    def rename(name: str) -> str:
+        if name in _NAMES[key].values():
+            return name
+        if name not in _NAMES[key]:
+            raise UserError(
+                f"class {name!r} is none of {key}; rename the classes of the source, or choose another"
+            )
+        return _NAMES[key][name]
+
+    return rename
+
+
+def _sizes(train: int, test: int) -> dict[Split, int]:
+    return {"train": train, "test": test}
+
+
+_DATA_SETS = (
+    DataSet(
+        "Aircraft",
+        100,
+        _sizes(3334, 3333),
+        aircraft.FOLDERS,
+        "images",
+        aircraft.DOWNLOAD,
+        aircraft.read_aircraft,
+    ),
+    DataSet(
+        key="Caltech101",
+        num_classes=101,
+        sizes=_sizes(6941, 1736),
+        folders=("caltech101", "caltech-101"),
+        holds="101_ObjectCategories",
+        download="101_ObjectCategories of Caltech-101 (CaltechDATA)",
+        read=_read_class_folders("Caltech101", "101_ObjectCategories", ("BACKGROUND_Google",)),
+        rename=_names_of("Caltech101"),
+        empty_classes=True,
+    ),
+    DataSet(
+        key="CIFAR100",
+        num_classes=100,
+        sizes=_sizes(50000, 10000),
+        folders=("cifar-100-binary",),
+        holds="train.bin",
+        download="cifar-100-binary.tar.gz of CIFAR-100 (University of Toronto); its pickled form is not read",
+        read=_read_cifar100,
+        rename=plain,
+    ),
+    DataSet(
+        key="DTD",
+        num_classes=47,
+        sizes=_sizes(1880, 1880),
+        folders=("dtd/dtd", "dtd"),
+        holds="labels",
+        download="dtd-r1.0.1.tar.gz of the Describable Textures Dataset (Oxford VGG)",
+        read=_read_dtd,
+        rename=plain,
+    ),
+    DataSet(
+        key="EuroSAT",
+        num_classes=10,
+        sizes=_sizes(21600, 5400),
+        folders=("eurosat", "EuroSAT"),
+        holds="2750",
+        download="EuroSAT.zip, the RGB version (phelber/EuroSAT)",
+        read=_read_class_folders("EuroSAT", "2750"),
+        rename=_names_of("EuroSAT"),
+        empty_classes=True,
+    ),
+    DataSet(
+        key="Flowers",
+        num_classes=102,
+        sizes=_sizes(1020, 6149),
+        folders=("flowers-102", "oxford_flowers"),
+        holds="jpg",
+        download="102flowers.tgz, imagelabels.mat and setid.mat of the Oxford 102 Flower data set (Oxford VGG)",
+        read=_read_flowers,
+        rename=_names_of("Flowers"),
+    ),
+    DataSet(
+        key="Food",
+        num_classes=101,
+        sizes=_sizes(75750, 25250),
+        folders=("food-101", "food101"),
+        holds="meta",
+        download="food-101.tar.gz of Food-101 (ETH Zurich)",
+        read=_read_food,
+        rename=plain,
+    ),
+    DataSet(
+        "MNIST",
+        10,
+        mnist.SIZES,
+        mnist.FOLDERS,
+        "raw",
+        mnist.DOWNLOAD,
+        mnist.read_mnist,
+        rename=mnist.digit_name,
+    ),
+    DataSet(
+        key="OxfordPet",
+        num_classes=37,
+        sizes=_sizes(3680, 3669),
+        folders=("oxford-iiit-pet", "oxford_pets"),
+        holds="annotations",
+        download="images.tar.gz and annotations.tar.gz of the Oxford-IIIT Pet data set (Oxford VGG)",
+        read=_read_pets,
+        rename=lambda name: " ".join(part.title() for part in name.replace("_", " ").split(" ")),
+    ),
+    DataSet(
+        key="StanfordCars",
+        num_classes=196,
+        sizes=_sizes(8144, 8041),
+        folders=("stanford_cars",),
+        holds="devkit",
+        download="cars_train/, cars_test/, devkit/ and cars_test_annos_withlabels.mat of Stanford Cars",
+        read=_read_cars,
+    ),
+    DataSet(
+        key="SUN397",
+        num_classes=397,
+        sizes=_sizes(87003, 21751),
+        folders=("SUN397", "sun397/SUN397", "sun397"),
+        holds="a",
+        download="SUN397.tar.gz of the SUN database (Princeton)",
+        read=_read_sun,
+        rename=lambda name: plain(name.strip("/").split("/", 1)[-1] if name.strip("/")[1:2] == "/" else name),
+        empty_classes=True,
+    ),
+)
+
+
+def _single(key: str) -> dict[str, Any]:
+    """The first template, in training and scoring."""
+    return {"prompt": _FACTS["templates"][key][0]}
+
+
+def _ensemble(key: str) -> dict[str, Any]:
+    """Train with the first template, score with the mean of all: the published zero-shot row is made so."""
+    return {**_single(key), "ensemble": _FACTS["templates"][key]}
+
+
+_ORDER_1 = tuple(data_set.key for data_set in _DATA_SETS)
+
+MTIL = Benchmark(
+    name="mtil",
+    title="MTIL",
+    data_sets={data_set.key: data_set for data_set in _DATA_SETS},
+    defaults={"order": 1, "shots": None, "label_space": "task", "prompts": "ensemble"},
+    published={"shots": (5, None), "label_space": ("task",)},
+    orders={1: _ORDER_1, 2: tuple(_ORDER_1[position] for position in (9, 6, 7, 8, 5, 10, 0, 1, 3, 4, 2))},
+    wording={"ensemble": _ensemble, "single": _single},
+)
