@@ -141,10 +141,10 @@ def make_room(needed_bytes: int, keep: Collection[Path]) -> None:
     to_gain = sum(entry.size for entry in removable)
     if used - to_gain + needed_bytes > limit:
         raise NoCache(
-            f"{needed_bytes / 1e9:.1f} GB would exceed CODYRA_CACHE_GIB, {limit / 2**30:g} ({limit / 1e9:.1f} GB)"
+            f"{needed_bytes / 1e9:.3g} GB more would exceed the limit of {limit / 1e9:.3g} GB (CODYRA_CACHE_GIB)"
         )
     if needed_bytes > free + to_gain:
-        raise NoCache(f"{needed_bytes / 1e9:.1f} GB would fill the disk of {pixel_folder()}")
+        raise NoCache(f"{needed_bytes / 1e9:.3g} GB more would fill the disk of {pixel_folder()}")
     excess = max(used + needed_bytes - limit, needed_bytes - free)
     for entry in removable:
         if excess <= 0:
@@ -172,6 +172,7 @@ def clear() -> None:
     for entry in entries():
         entry.path.unlink(missing_ok=True)
     _sweep()
+    files.sweep(cache_folder() / "checked")
     for _, path, _ in _files(_NOTE, cache_folder() / "checked"):
         path.unlink(missing_ok=True)
 
@@ -234,8 +235,10 @@ def _acquire(path: Path, block: bool) -> int | None:
 
 
 def _release(path: Path, handle: int) -> None:
-    path.unlink(missing_ok=True)
-    os.close(handle)
+    try:
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
 
 
 def _sweep() -> None:

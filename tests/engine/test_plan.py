@@ -1,5 +1,7 @@
 """What is known before the first step, and that finding it out changes nothing."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -22,6 +24,27 @@ def test_an_estimate_leaves_the_model_as_it_was(config, method):
     assert cost.seconds > 0
     assert cost.memory_bytes > 1e6
     assert (cost.disk_bytes > 2_000_000) == (method != "zero_shot")
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first run", "second run"])
+def test_the_check_counts_every_image_that_is_used(config, pictures, first):
+    """Tasks that share images, and the guard's held-out set, whose training images are never read."""
+    tasks = config["stream"]["tasks"]
+    config["stream"]["tasks"] = [*tasks, {**tasks[0], "name": "again", "prompt": "{}"}]
+    config["guard"] = {"data": tasks[1]["data"], "tolerance": 5}
+    config["seed"] = 4  # shots that no other test has checked
+    told = []
+
+    class Recorder(Narrator):
+        @contextmanager
+        def work(self, label, total, first=0):
+            told.append((label, total, more := []))
+            yield more.append
+
+    make_plan(load_config(config), {}, Recorder(quiet=True))
+    ((label, total, more),) = told
+    assert label == "checking images"
+    assert total == sum(more) == (4 + 1) * 12 + 4 * 2 * 4
 
 
 def test_an_estimate_leaves_no_shortened_test_set_behind(tmp_path):

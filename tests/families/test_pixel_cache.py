@@ -343,7 +343,7 @@ def test_two_processes_decode_once(folder, elsewhere, opened):
     elsewhere.join()
     assert elsewhere.exitcode == 0
     assert len(lines) == 1
-    assert "waiting for another run" in lines[0]
+    assert "waiting for another process" in lines[0]
     assert opened == []
     assert torch.equal(pixels_of(images.of_task(pictures())), expected(pictures()))
     assert len(list(folder.iterdir())) == 1

@@ -112,7 +112,7 @@ class EvaluationImages:
                 told = done
 
         def waiting() -> None:
-            say(f"waiting for another run, which is decoding the same test images ({task.name})")
+            say(f"waiting for another process, which is decoding the same test images ({task.name})")
 
         if task.test.fingerprint not in self._ready and task.name not in refused:
             try:
