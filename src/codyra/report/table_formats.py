@@ -102,11 +102,14 @@ def as_csv(tables: Sequence[Table]) -> str:
             for row in block.rows:
                 source = table.source if row.kind == "published" else None
                 for column, cell in zip(block.columns, row.cells, strict=True):
-                    about = [number, visible(table.title), column.metric, column.data_set, visible(row.label)]
+                    names = map(visible, (table.title, column.metric, column.data_set or "", row.label))
                     notes = "; ".join(map(visible, (*row.notes, *cell.notes)))
-                    whole = column.digits is None and cell.value is not None
-                    value = round(cell.value) if whole else cell.value
-                    lines.writerow([*about, row.kind, row.num_runs, value, cell.std, notes, marks, source])
+                    value = cell.value
+                    if column.digits is None and value is not None:
+                        value = round(value)
+                    lines.writerow(
+                        [number, *names, row.kind, row.num_runs, value, cell.std, notes, marks, source]
+                    )
     return text.getvalue()
 
 
