@@ -120,6 +120,14 @@ def test_one_metric(repeats, command):
     assert "Further figures" not in out
 
 
+def test_a_table_never_lands_in_a_run(marked, command):
+    before = (marked / "manifest.json").read_bytes()
+    code, _, err = command("table", marked, "--out", marked / "tasks" / ".." / "manifest.json")
+    assert code == 2
+    assert "choose another place" in err
+    assert (marked / "manifest.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

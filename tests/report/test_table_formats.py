@@ -105,7 +105,7 @@ def test_text_is_aligned(tables: list[Table]) -> None:
     own = as_text(tables[1:]).splitlines()
     start = next(index for index, line in enumerate(own) if line.startswith(" Last"))
     rows = own[start + 2 : start + 4]
-    assert own[start + 1].strip(" ─") == ""
+    assert own[start + 1].strip(" -") == ""
     assert own[start].split() == ["Last", "a", "c", "mean"]  # b_c breaks behind its underscore
     assert [line.split()[:2] for line in rows] == [["zero-shot", "measured"], ["codyra", "measured"]]
     assert len({len(line) for line in [own[start], *rows]}) == 1
@@ -115,7 +115,7 @@ def test_a_rule_divides_measured_from_published(tables: list[Table]) -> None:
     lines = as_text(tables[:1]).splitlines()
     for index, line in enumerate(lines):
         if line.startswith(" CLIP zero-shot"):
-            assert set(lines[index - 1].strip()) == {"─"}
+            assert set(lines[index - 1].strip()) == {"-"}
 
 
 # --- CSV ---

@@ -46,6 +46,10 @@ def table(
             raise UserError(f"--metric: {name!r} has no value per data set{did_you_mean(name, PER_TASK)}")
     for path in runs:
         check_not_pending(path)
+        if out is not None and out.resolve().is_relative_to(path.resolve()):
+            raise UserError(
+                f"--out {out}: the run folder {path} holds the run's own files; choose another place"
+            )
     text = WRITERS[chosen](build_tables([read_run(path) for path in runs], metric or (), published))
     if out is None:
         console.print(Text(text), end="")

@@ -22,7 +22,7 @@ from codyra.report.table import Cell, Column, Table
 NOT_THE_BENCHMARK = "Not the benchmark"
 _WIDEST = 10_000
 """Columns of a text that no terminal has, so that nothing is cut: a terminal that is too narrow wraps whole lines."""
-_RULES = Box("    \n    \n ── \n    \n ── \n ── \n    \n    \n")
+_RULES = Box("    \n    \n -- \n    \n -- \n -- \n    \n    \n")
 """A line below the head and between sections, nothing else."""
 _CSV_HEAD = (
     "table", "title", "metric", "data_set", "method", "kind", "n", "value", "std", "note", "marks", "source",
