@@ -24,9 +24,9 @@ def code_block(language: str, code: str) -> str:
     return f"{fence}{language}\n{code.rstrip()}\n{fence}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are Markdown already."""
-    lines = [head, ["---"] * len(head), *rows]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
+    """A table of cells that are Markdown already; the last `numbers` columns are aligned to the right."""
+    lines = [head, ["---"] * (len(head) - numbers) + ["---:"] * numbers, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -180,7 +180,7 @@ def test_markdown_tables_are_rectangular(enemy: bool, tables: list[Table]) -> No
     blocks = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
     assert len(blocks) == (1 if enemy else 8)
     for lines in blocks:
-        assert set(cells_of(lines[1])) == {"---"}
+        assert set(cells_of(lines[1])) == {"---", "---:"}
         assert len({len(cells_of(line)) for line in lines}) == 1
     assert "<b>" not in text
 

@@ -143,7 +143,7 @@ def _markdown(table: Table) -> str:
             ]
             for row in block.rows
         ]
-        parts.append(markdown.table(head, rows))
+        parts.append(markdown.table(head, rows, numbers=len(block.columns)))
     below = [markdown.text(remark) for remark in table.remarks]
     below += [f"Published rows: {markdown.text(table.source)}."] if table.source else []
     below += [f"<sup>{letter[note]}</sup> {markdown.text(note)}" for note in table.notes]
