@@ -87,7 +87,7 @@ def checkout(
     chosen = _task_numbers(tasks)
     with _again():
         from codyra.history.checkout import checkout as write_checkout
-        from codyra.history.markdown import numbered
+        from codyra.markdown import numbered
 
         selection = write_checkout(run, out, after, chosen)
     what = f"the base model plus {numbered(selection.merged)}" if selection.merged else "the base model"

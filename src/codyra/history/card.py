@@ -6,9 +6,9 @@ from codyra.engine.folder_reader import RunView
 from codyra.families import DualEncoder
 from codyra.history.about import FILE, About
 from codyra.history.disclosure import disclosure
-from codyra.history.markdown import DASH, code_block, figure, front_matter, numbered, table, text
 from codyra.history.names import data_name, hub_id
 from codyra.history.selection import Selection
+from codyra.markdown import DASH, code_block, figure, front_matter, numbered, table, text
 
 SNIPPET_PROMPTS = 4
 
