@@ -102,6 +102,11 @@ class BenchmarkInfo:
     tasks: Annotated[tuple[TaskName, ...], PerTask]
     marks: tuple[str, ...] = ()
 
+    @property
+    def caveat(self) -> str | None:
+        """One sentence with all marks; None when there are none."""
+        return f"Not {self.title} as published: {'; '.join(self.marks)}." if self.marks else None
+
 
 @dataclass(frozen=True)
 class Tie:

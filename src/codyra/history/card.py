@@ -106,7 +106,10 @@ def _stream_metrics(view: RunView, selection: Selection) -> list[tuple[str, str]
         "forgetting from the best": metrics.forgetting_max,
         "forgetting from just learnt": metrics.forgetting_diag,
     }
-    return [("over the stream", ", ".join(f"{name} {figure(value, 2)}" for name, value in shown.items()))]
+    benchmark = view.manifest.benchmark
+    caveat = f" ({text(benchmark.caveat)})" if benchmark is not None and benchmark.caveat else ""
+    figures = ", ".join(f"{name} {figure(value, 2)}" for name, value in shown.items())
+    return [("over the stream", figures + caveat)]
 
 
 def _tasks(view: RunView, selection: Selection, about: About) -> str:

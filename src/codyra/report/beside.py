@@ -16,7 +16,9 @@ def beside_published(group: Sequence[LabelledRun]) -> Markup:
     return join(
         [
             tag("p", table.title, ".", class_="note"),
-            *(tag("p", f"{NOT_THE_BENCHMARK}: {mark}", class_="warning") for mark in table.marks),
+            tag("p", f"{NOT_THE_BENCHMARK}: {'; '.join(table.marks)}.", class_="warning")
+            if table.marks
+            else None,
             *(scroll_box(_block(block, letter), f"{table.title}: {block.title}") for block in table.blocks),
             *(tag("p", remark, class_="note") for remark in table.remarks),
             tag("p", f"Published rows: {table.source}.", class_="note") if table.source else None,

@@ -81,6 +81,13 @@ def _is_benchmark(group: Sequence[LabelledRun]) -> bool:
     return group[0].view.manifest.benchmark is not None
 
 
+def _caveat(group: Sequence[LabelledRun]) -> Markup:
+    """Why these runs are not the benchmark they are called after; nothing when they are, or are called after none."""
+    benchmark = group[0].view.manifest.benchmark
+    caveat = benchmark.caveat if benchmark is not None else None
+    return tag("p", caveat, class_="warning") if caveat else Markup()
+
+
 def _sections(group: Sequence[LabelledRun]) -> list[tuple[str, str]]:
     """Key and name of each section of a stream; only a benchmark has published figures."""
     return [(key, name) for key, name in _SECTIONS if key != "beside" or _is_benchmark(group)]
@@ -102,6 +109,7 @@ def _stream(group: Sequence[LabelledRun], prefix: str) -> list[Markup]:
     loss_note = "Over the steps of each task; long curves are averaged down to at most 100 points."
     contents: dict[str, list[Markup]] = {
         "summary": [
+            _caveat(group),
             summary_tables(group),
             tag("p", f"Not the same for all runs: {', '.join(unlike)}.", class_="warning")
             if unlike
