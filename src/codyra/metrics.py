@@ -5,7 +5,8 @@ a task was not scored. The zero-shot row is not part of R. T = number of tasks =
 (a true 0 % counts), nothing is modified, every sum runs over positions.
 
 A function returns None where its definition needs a cell that was not scored, or needs more tasks than there are
-(transfer, forgetting and backward transfer of a single task do not exist; they are not 0).
+(transfer, forgetting and backward transfer of a single task do not exist; they are not 0). The functions named
+..._per_task give one value per task; the metric of that name is the mean of those that exist for such a stream.
 
 Definitions and their names: transfer, average, last as in ZSCL and X-TAIL; forgetting_max and forgetting_diag as in
 the continual-learning literature; bwt_trace as in the TRACE paper; bwt_clipped and lower_triangle_mean as in TreeLoRA.
@@ -40,22 +41,57 @@ def _check(R: Matrix) -> int:
     return num_tasks
 
 
+def transfer_per_task(R: Matrix) -> list[float | None]:
+    """Mean score of every task before it was learnt: mean_{i<j} R[i][j]. None for the first task."""
+    return [_mean(R[i][j] for i in range(j)) for j in range(_check(R))]
+
+
+def average_per_task(R: Matrix) -> list[float | None]:
+    """Mean of every column: mean_i R[i][j]."""
+    return [_mean(row[j] for row in R) for j in range(_check(R))]
+
+
+def last_per_task(R: Matrix) -> list[float | None]:
+    """The last row: R[T-1][j]."""
+    _check(R)
+    return list(R[-1])
+
+
+def learning_accuracy_per_task(R: Matrix) -> list[float | None]:
+    """The diagonal: R[j][j]."""
+    return [R[j][j] for j in range(_check(R))]
+
+
+def forgetting_max_per_task(R: Matrix) -> list[float | None]:
+    """max_{i>=j} R[i][j] - R[T-1][j]. None for the last task, which had no time to be forgotten."""
+    num_tasks = _check(R)
+    best: list[float | None] = []
+    for j in range(num_tasks - 1):
+        column = [R[i][j] for i in range(j, num_tasks)]
+        scored = [value for value in column if value is not None]
+        best.append(max(scored) if len(scored) == len(column) else None)
+    return [*_differences(best, R[-1][: num_tasks - 1]), None]
+
+
+def forgetting_diag_per_task(R: Matrix) -> list[float | None]:
+    """R[j][j] - R[T-1][j]. None for the last task."""
+    num_tasks = _check(R)
+    return [*_differences([R[j][j] for j in range(num_tasks - 1)], R[-1][: num_tasks - 1]), None]
+
+
 def transfer(R: Matrix) -> float | None:
     """Mean over tasks j = 2..T of the mean score of task j before it was learnt: mean_j mean_{i<j} R[i][j]."""
-    num_tasks = _check(R)
-    return _mean(_mean(R[i][j] for i in range(j)) for j in range(1, num_tasks))
+    return _mean(transfer_per_task(R)[1:])
 
 
 def average(R: Matrix) -> float | None:
     """Mean of all cells: mean_j mean_i R[i][j]."""
-    num_tasks = _check(R)
-    return _mean(_mean(row[j] for row in R) for j in range(num_tasks))
+    return _mean(average_per_task(R))
 
 
 def last(R: Matrix) -> float | None:
     """Mean of the last row: mean_j R[T-1][j]."""
-    _check(R)
-    return _mean(R[-1])
+    return _mean(last_per_task(R))
 
 
 def overall_performance(R: Matrix) -> float | None:
@@ -65,24 +101,17 @@ def overall_performance(R: Matrix) -> float | None:
 
 def learning_accuracy(R: Matrix) -> float | None:
     """Mean of the diagonal, each task right after it was learnt: mean_j R[j][j]."""
-    return _mean(R[j][j] for j in range(_check(R)))
+    return _mean(learning_accuracy_per_task(R))
 
 
 def forgetting_max(R: Matrix) -> float | None:
     """Best score since a task was learnt minus its last one: 1/(T-1) sum_{j<T-1} (max_{i>=j} R[i][j] - R[T-1][j])."""
-    num_tasks = _check(R)
-    best: list[float | None] = []
-    for j in range(num_tasks - 1):
-        column = [R[i][j] for i in range(j, num_tasks)]
-        scored = [value for value in column if value is not None]
-        best.append(max(scored) if len(scored) == len(column) else None)
-    return _mean(_differences(best, R[-1][: num_tasks - 1]))
+    return _mean(forgetting_max_per_task(R)[:-1])
 
 
 def forgetting_diag(R: Matrix) -> float | None:
     """Score right after learning minus the last one: 1/(T-1) sum_{j<T-1} (R[j][j] - R[T-1][j])."""
-    num_tasks = _check(R)
-    return _mean(_differences([R[j][j] for j in range(num_tasks - 1)], R[-1][: num_tasks - 1]))
+    return _mean(forgetting_diag_per_task(R)[:-1])
 
 
 def bwt(R: Matrix) -> float | None:
@@ -133,6 +162,17 @@ METRICS: dict[str, Callable[[Matrix], float | None]] = {
         lower_triangle_mean,
     )
 }
+
+
+PER_TASK: dict[str, Callable[[Matrix], list[float | None]]] = {
+    "transfer": transfer_per_task,
+    "average": average_per_task,
+    "last": last_per_task,
+    "learning_accuracy": learning_accuracy_per_task,
+    "forgetting_max": forgetting_max_per_task,
+    "forgetting_diag": forgetting_diag_per_task,
+}
+"""The metrics that are means over tasks, one value per task: what the mean is taken of."""
 
 
 def all_metrics(R: Matrix) -> dict[str, float | None]:

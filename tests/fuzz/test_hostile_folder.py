@@ -125,7 +125,8 @@ def test_a_hostile_folder_is_one_line(command, run_folder, tmp_path, case):
     (tmp_path / "secret.png").write_bytes(b"\x89PNG\r\n\x1a\nsecret")
     harm, message = CASES[case]
     harm(folder)
-    for arguments in (("history", folder), ("report", folder, "--out", tmp_path / "report.html")):
+    commands = (("history", folder), ("table", folder), ("report", folder, "--out", tmp_path / "report.html"))
+    for arguments in commands:
         code, out, err = command(*arguments)
         assert (code, out) == (2, "")
         assert err.startswith("codyra: ")
@@ -141,7 +142,7 @@ def test_names_are_shown_and_not_obeyed(command, run_folder, tmp_path):
     shutil.copytree(run_folder, folder)
     edit("manifest.json", lambda manifest: manifest["method"].update(name=ESCAPE))(folder)
     edit("manifest.json", lambda manifest: manifest["base"].update(name=f"[bold]{ESCAPE}"))(folder)
-    for arguments in (("history", folder), ("report", folder)):
+    for arguments in (("history", folder), ("table", folder), ("report", folder)):
         code, out, err = command(*arguments)
         assert (code, err) == (0, "")
         assert "\\x1b[2J" in out

@@ -53,14 +53,22 @@ def write_run(
     classes: int = 4,
     versions: dict[str, str] | None = None,
     config: dict[str, Any] | None = None,
+    scores: tuple[list[float], list[list[float]]] | None = None,
+    benchmark: dict[str, Any] | None = None,
+    parameters: int = 3_213_057,
 ) -> Path:
-    """Write one run folder; with fewer `learned` tasks than `tasks` it is an unfinished one."""
+    """Write one run folder; with fewer `learned` tasks than `tasks` it is an unfinished one.
+
+    `scores`, a zero-shot row and the rows after it, replace the drawn ones of both label spaces.
+    """
     rng = random.Random(f"{method}/{seed}")
     num_learned = len(tasks) if learned is None else learned
     finished = num_learned == len(tasks)
     prompts = ["{}" if text else f"a drawing of a {{}}, {name}." for name in tasks]
 
     zero_shot, rows, own_zero_shot, own_rows = _matrix(method, len(tasks), num_learned)
+    if scores is not None:
+        (zero_shot, rows), (own_zero_shot, own_rows) = scores, scores
     _write_matrix(folder / "accuracy.csv", tasks, zero_shot, rows)
     _write_matrix(folder / "accuracy_task.csv", tasks, own_zero_shot, own_rows)
 
@@ -119,7 +127,7 @@ def write_run(
                 "name": "all-MiniLM-L6-v2" if text else "codyra-tiny-clip",
                 "revision": None,
                 "sha256": "5f1d8c2a" * 8,
-                "parameters": 3_213_057,
+                "parameters": parameters,
                 "model_type": "bert" if text else "clip",
             },
             "method": {
@@ -142,6 +150,7 @@ def write_run(
                 }
                 for index, name in enumerate(tasks)
             ],
+            "benchmark": benchmark,
             "ties": [{"prompt": "a drawing of a ring.", "classes": ["circles/ring", "road signs/ring"]}],
             "timing": {
                 "started": "2026-03-02T10:00:00Z",

@@ -110,6 +110,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         _edit("manifest.json", lambda m: m.pop("method") and None),
         "manifest.json is damaged: method",
     ),
+    "benchmark without name": (
+        _edit("manifest.json", lambda m: m.update(benchmark={"title": "X-TAIL"})),
+        "manifest.json is damaged: benchmark.name",
+    ),
     "NaN": (_write("metrics.json", b'{"transfer": NaN}'), "NaN is not a number"),
     "metric is text": (_write("metrics.json", b'{"transfer": "good"}'), "metrics.json is damaged: transfer"),
     "a task is gone": (

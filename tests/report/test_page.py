@@ -11,6 +11,7 @@ import pytest
 
 from codyra.engine.folder_reader import RunView, read_run
 from codyra.report import render
+from report.benchmarks import XTAIL, xtail
 
 VOID = {"meta", "img", "wbr"}
 SECTIONS = ("summary", "tasks", "matrix", "curves", "ranks", "size", "training")
@@ -97,6 +98,24 @@ def test_missing_pieces_are_said_in_words(all_kinds: Sequence[RunView]) -> None:
         "No task is finished yet.",
     ):
         assert sentence in words
+
+
+def test_a_benchmark_stands_beside_published_figures(new_run: Callable[..., Path]) -> None:
+    small = {"steps": 2, "num_layers": 1, "images_per_task": 0}
+    marked = xtail(marks=[HOSTILE])
+    runs = [
+        read_run(new_run("marked", tasks=XTAIL, benchmark=marked, **small)),
+        read_run(new_run("part", tasks=XTAIL[:2], benchmark=xtail(), **small)),
+        read_run(new_run("own", **small)),
+    ]
+    page = Page(render(runs))
+    assert HOSTILE not in render(runs)
+    assert f"Not the benchmark: {HOSTILE}" in page.words
+    assert "CLIP zero-shot" in page.words
+    assert "No published rows: this stream has 2 of the 10 data sets" in page.words
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert [name for name in ids if name and name.endswith("-beside")] == ["s1-beside", "s2-beside"]
+    assert {attributes["href"] for attributes in page.named("a")} == {f"#{name}" for name in ids}
 
 
 def test_page_is_well_formed(two_runs: Sequence[RunView], all_kinds: Sequence[RunView]) -> None:

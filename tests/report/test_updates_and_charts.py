@@ -1,5 +1,6 @@
 """Module grids, rank maps, the survival sentence, and the arithmetic of the charts."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -103,9 +104,9 @@ def test_training_shows_kappa_only_where_there_is_one(new_run: Callable[..., Pat
 def test_ticks_span_the_range(low: float, width: float, about: int) -> None:
     high = low + width
     ticks = nice_ticks(low, high, about)
-    step = ticks[1] - ticks[0]
-    assert ticks[0] <= low + 1e-6 * step
-    assert ticks[-1] >= high - 1e-6 * step
+    rounding = 1e-6 * (ticks[1] - ticks[0]) + 4 * math.ulp(max(abs(low), abs(high)))
+    assert ticks[0] <= low + rounding
+    assert ticks[-1] >= high - rounding
     assert 2 <= len(ticks) <= about + 3
 
 

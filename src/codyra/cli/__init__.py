@@ -5,7 +5,7 @@ import warnings
 
 import typer
 
-from codyra.cli import change, data, learn, walk
+from codyra.cli import change, data, learn, table, walk
 from codyra.cli.console import Interrupted, errors
 from codyra.errors import GuardRefused, UserError
 
@@ -22,6 +22,7 @@ for command in (
     learn.demo,
     learn.run,
     learn.report,
+    table.table,
     walk.history,
     walk.checkout,
     walk.export,

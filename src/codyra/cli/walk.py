@@ -50,6 +50,8 @@ def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
     about = f"{run}: {manifest.method.name} on {manifest.base.name}, {manifest.status}"
     console.print(about, markup=False)
     console.print(table)
+    if manifest.benchmark is not None and manifest.benchmark.caveat:
+        console.print(manifest.benchmark.caveat, markup=False)
     for archive in manifest.archive:
         later = [
             f"{number} {name}" for number, name in enumerate(archive.tasks, 1) if name not in scores.tasks
@@ -87,7 +89,7 @@ def checkout(
     chosen = _task_numbers(tasks)
     with _again():
         from codyra.history.checkout import checkout as write_checkout
-        from codyra.history.markdown import numbered
+        from codyra.markdown import numbered
 
         selection = write_checkout(run, out, after, chosen)
     what = f"the base model plus {numbered(selection.merged)}" if selection.merged else "the base model"

@@ -86,6 +86,29 @@ class DataInfo:
 
 
 @dataclass(frozen=True)
+class BenchmarkInfo:
+    """The published protocol that the stream of a run comes from.
+
+    `tasks` are all data sets of the benchmark in order, `shots` the training images per class (None: all of them).
+    `marks` say, one line each, what in this run is not the protocol; with none its figures may stand beside others'.
+    """
+
+    name: str
+    title: str
+    order: Count
+    shots: Count | None
+    prompts: str
+    label_space: Literal["all", "task"]
+    tasks: Annotated[tuple[TaskName, ...], PerTask]
+    marks: tuple[str, ...] = ()
+
+    @property
+    def caveat(self) -> str | None:
+        """One sentence with all marks; None when there are none."""
+        return f"Not {self.title} as published: {'; '.join(self.marks)}." if self.marks else None
+
+
+@dataclass(frozen=True)
 class Tie:
     """Classes that share one prompt in the pooled label space."""
 
@@ -147,7 +170,7 @@ class Manifest:
     """manifest.json: what ran, where, on what.
 
     `scored_among` are the tasks whose classes made up the pooled label space; after a revert these are more than
-    the tasks of the run.
+    the tasks of the run. `benchmark` is None for a stream of one's own.
     """
 
     format: int
@@ -167,6 +190,7 @@ class Manifest:
     rounding_loss: Annotated[tuple[Score, ...], PerTask] = ()
     scored_among: Annotated[tuple[TaskName, ...], PerTask] = ()
     archive: Annotated[tuple[Archived, ...], PerTask] = ()
+    benchmark: BenchmarkInfo | None = None
     sessions: tuple[Session, ...] = ()
 
 

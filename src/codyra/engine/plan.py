@@ -109,7 +109,8 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     base = {name: family.net.get_parameter(name).detach().to("cpu", copy=True) for name in touched}
     guard_task = guarded[0] if guarded else None
     plan = Plan(config, family, tasks, method, targets, full_parameters, base, accelerator, guard_task)
-    _check_methods_options(plan)
+    for notice in _check_methods_options(plan):
+        narrator.say(notice)
     read = [*tasks, *guarded]
     num_examples = sum(len(task.test.labels) for task in read) + sum(len(task.train.labels) for task in tasks)
     with narrator.work(f"checking {family.modality}s", num_examples) as tell:
@@ -132,10 +133,14 @@ def make_accelerator(train: TrainConfig) -> Accelerator:
     return Accelerator(mixed_precision={"fp32": "no"}.get(train.precision, train.precision))
 
 
-def _check_methods_options(plan: Plan) -> None:
-    """Attach, build the optimizer, detach: what tuner and peft refuse is refused before anything is trained."""
+def _check_methods_options(plan: Plan) -> list[str]:
+    """Attach, build the optimizer, detach: what tuner and peft refuse is refused before anything is trained.
+
+    Returns what the method has to say of its options, each line once.
+    """
     if not plan.method.trains:
-        return
+        return []
+    notices: dict[str, None] = {}
     for task_index in sorted({plan.num_steps(index): index for index in range(len(plan.tasks))}.values()):
         ctx = plan.context(task_index)
         try:
@@ -147,7 +152,9 @@ def _check_methods_options(plan: Plan) -> None:
                 plan.method.optimizer_ready(ctx)
         except ValueError as error:
             raise UserError(f"method: task {plan.tasks[task_index].name}: {error}") from None
+        notices |= dict.fromkeys(plan.method.notices(ctx))
         plan.method.adapter.discard(ctx)
+    return list(notices)
 
 
 def estimate(plan: Plan, tasks_to_do: int) -> Estimate:

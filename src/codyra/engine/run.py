@@ -13,10 +13,14 @@ from codyra.engine.folder import RunFolder
 from codyra.engine.folder_reader import read_run
 from codyra.engine.lock import only_writer
 from codyra.engine.loop import Loop
+from codyra.engine.manifest import benchmark_entry
 from codyra.engine.models import load_base, recompose, select_tasks
 from codyra.engine.plan import Estimate, Plan, check_disk, estimate, make_accelerator, make_plan
 from codyra.engine.progress import Narrator, duration, size
 from codyra.update import TaskUpdate
+
+SHOWN_MARKS = 4
+"""Reasons why a run is not the benchmark it is called after, as the console names them before it starts."""
 
 
 class Run:
@@ -144,6 +148,12 @@ def say_estimate(plan: Plan, folder: RunFolder, cost: Estimate, narrator: Narrat
         f"{plan.config.train.batch_size}, on {plan.accelerator.device}; about {duration(cost.seconds)}, "
         f"{size(cost.memory_bytes)} of memory, {size(cost.disk_bytes)} of disk -> {folder.path}"
     )
+    benchmark = benchmark_entry(plan)
+    if benchmark is not None and benchmark["marks"]:
+        marks = benchmark["marks"]
+        more = f"; and {len(marks) - SHOWN_MARKS} more in manifest.json" if len(marks) > SHOWN_MARKS else ""
+        shown = "; ".join(marks[:SHOWN_MARKS])
+        narrator.say(f"not {benchmark['title']} as published: {shown}{more}")
 
 
 def _stored_shots(folder: RunFolder, config: RunConfig) -> dict[str, dict[str, Any]]:

@@ -6,9 +6,9 @@ from codyra.engine.folder_reader import RunView
 from codyra.families import DualEncoder
 from codyra.history.about import FILE, About
 from codyra.history.disclosure import disclosure
-from codyra.history.markdown import DASH, code_block, figure, front_matter, numbered, table, text
 from codyra.history.names import data_name, hub_id
 from codyra.history.selection import Selection
+from codyra.markdown import DASH, code_block, figure, front_matter, numbered, table, text
 
 SNIPPET_PROMPTS = 4
 
@@ -106,7 +106,10 @@ def _stream_metrics(view: RunView, selection: Selection) -> list[tuple[str, str]
         "forgetting from the best": metrics.forgetting_max,
         "forgetting from just learnt": metrics.forgetting_diag,
     }
-    return [("over the stream", ", ".join(f"{name} {figure(value, 2)}" for name, value in shown.items()))]
+    benchmark = view.manifest.benchmark
+    caveat = f" ({text(benchmark.caveat)})" if benchmark is not None and benchmark.caveat else ""
+    figures = ", ".join(f"{name} {figure(value, 2)}" for name, value in shown.items())
+    return [("over the stream", figures + caveat)]
 
 
 def _tasks(view: RunView, selection: Selection, about: About) -> str:

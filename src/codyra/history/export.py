@@ -10,8 +10,8 @@ from codyra.engine.folder_reader import RunView, read_run
 from codyra.engine.models import read_updates, select_tasks
 from codyra.errors import UserError
 from codyra.history.directory import whole_directory
-from codyra.history.markdown import code_block, figure, front_matter, numbered, table, text
 from codyra.history.names import base_name, hub_id, is_local
+from codyra.markdown import code_block, figure, front_matter, numbered, table, text
 from codyra.update import TaskUpdate, save_adapter
 
 SERVER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from codyra.engine.checksums import REWRITTEN
 from codyra.engine.config import RunConfig
@@ -111,9 +112,18 @@ def _take_back(folder: RunFolder, to: int, number: int) -> None:
             {"number": number, "reason": "revert", "tasks": _archived_names(folder, number)},
         ],
         "scored_among": among,
+        "benchmark": _shortened(stored.get("benchmark"), to),
         "files": {name: digest for name, digest in listed.items() if name not in changed},
     }
     write_summary(folder, kept, config.stream.label_space, manifest)
+
+
+def _shortened(benchmark: dict[str, Any] | None, to: int) -> dict[str, Any] | None:
+    """What the manifest says of the benchmark once only `to` of its data sets are learnt."""
+    if benchmark is None:
+        return None
+    kept = [mark for mark in benchmark["marks"] if not mark.startswith("reverted to ")]
+    return {**benchmark, "marks": [*kept, f"reverted to {to} of {len(benchmark['tasks'])} data sets"]}
 
 
 def _scored_among(folder: RunFolder, kept: list[str]) -> list[str]:

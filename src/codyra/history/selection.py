@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from codyra.engine.folder_reader import RunView
-from codyra.history.markdown import numbered
+from codyra.markdown import numbered
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,10 @@ class Piece(BaseModel):
     def loss(self, ctx: TaskContext, batch: dict[str, Tensor]) -> Tensor | None:
         """A penalty to add to the task's loss (scalar), or None."""
 
+    def notice(self, ctx: TaskContext) -> str | None:
+        """What a user should know of the options before the first step; asked for after `optimizer_ready`."""
+        return None
+
     def after_backward(self, ctx: TaskContext) -> None:
         """Gradients are ready, before clipping and the step."""
 
@@ -159,6 +163,9 @@ class Method:
     def optimizer_ready(self, ctx: TaskContext) -> None:
         for piece in self._pieces():
             piece.optimizer_ready(ctx)
+
+    def notices(self, ctx: TaskContext) -> list[str]:
+        return [notice for piece in self._pieces() if (notice := piece.notice(ctx)) is not None]
 
     def loss(self, ctx: TaskContext, batch: dict[str, Tensor]) -> Tensor | None:
         terms = [term for piece in self._pieces() if (term := piece.loss(ctx, batch)) is not None]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 
 from codyra.engine.folder_reader import RunView
+from codyra.report.beside import beside_published
 from codyra.report.markup import Markup, join, tag
 from codyra.report.provenance import run_overview, what_ran
 from codyra.report.runs import LabelledRun, comparable_groups, differences, label_runs
@@ -66,6 +67,7 @@ def render(runs: Sequence[RunView], title: str | None = None, times: bool = True
 
 _SECTIONS = (
     ("summary", "Summary"),
+    ("beside", "Beside published figures"),
     ("tasks", "The tasks"),
     ("matrix", "Accuracy after each task"),
     ("curves", "Forgetting, task by task"),
@@ -73,6 +75,22 @@ _SECTIONS = (
     ("size", "Size of the updates"),
     ("training", "Training"),
 )
+
+
+def _is_benchmark(group: Sequence[LabelledRun]) -> bool:
+    return group[0].view.manifest.benchmark is not None
+
+
+def _caveat(group: Sequence[LabelledRun]) -> Markup:
+    """Why these runs are not the benchmark they are called after; nothing when they are, or are called after none."""
+    benchmark = group[0].view.manifest.benchmark
+    caveat = benchmark.caveat if benchmark is not None else None
+    return tag("p", caveat, class_="warning") if caveat else Markup()
+
+
+def _sections(group: Sequence[LabelledRun]) -> list[tuple[str, str]]:
+    """Key and name of each section of a stream; only a benchmark has published figures."""
+    return [(key, name) for key, name in _SECTIONS if key != "beside" or _is_benchmark(group)]
 
 
 def _stream(group: Sequence[LabelledRun], prefix: str) -> list[Markup]:
@@ -91,11 +109,13 @@ def _stream(group: Sequence[LabelledRun], prefix: str) -> list[Markup]:
     loss_note = "Over the steps of each task; long curves are averaged down to at most 100 points."
     contents: dict[str, list[Markup]] = {
         "summary": [
+            _caveat(group),
             summary_tables(group),
             tag("p", f"Not the same for all runs: {', '.join(unlike)}.", class_="warning")
             if unlike
             else Markup(),
         ],
+        "beside": [beside_published(group)] if _is_benchmark(group) else [],
         "tasks": [tag("div", task_samples(group), class_="task-grid")],
         "matrix": [matrix_key(), *_per_run(group, matrices)],
         "curves": [tag("p", curve_note, class_="note"), task_curves(group)],
@@ -105,7 +125,7 @@ def _stream(group: Sequence[LabelledRun], prefix: str) -> list[Markup]:
     }
     return [
         tag("section", tag("h2", name, id=f"{prefix}{key}"), *contents[key], class_=f"part {key}")
-        for key, name in _SECTIONS
+        for key, name in _sections(group)
     ]
 
 
@@ -154,10 +174,10 @@ def _contents(groups: Sequence[Sequence[LabelledRun]]) -> Markup:
         tag(
             "p",
             tag("b", f"Stream {number}") if len(groups) > 1 else None,
-            *(tag("a", name, href=f"#s{number}-{key}") for key, name in _SECTIONS),
+            *(tag("a", name, href=f"#s{number}-{key}") for key, name in _sections(group)),
             tag("a", "What ran", href="#what-ran") if number == len(groups) else None,
         )
-        for number in range(1, len(groups) + 1)
+        for number, group in enumerate(groups, start=1)
     ]
     return tag("nav", *lists, aria_label="Contents")
 

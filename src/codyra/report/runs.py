@@ -80,7 +80,8 @@ def label_runs(views: Sequence[RunView]) -> list[LabelledRun]:
 
 
 def comparable_groups(runs: Sequence[LabelledRun]) -> list[list[LabelledRun]]:
-    """Runs over the same tasks and data in the same order, scored alike; only these are compared."""
+    """Runs over the same tasks and data in the same order, scored alike, with the same distance from a benchmark;
+    only these are compared."""
     groups: dict[str, list[LabelledRun]] = {}
     for run in runs:
         data = [
@@ -90,7 +91,8 @@ def comparable_groups(runs: Sequence[LabelledRun]) -> list[list[LabelledRun]]:
         listed = run.setting("stream", "tasks")
         tasks = [task for task in listed if isinstance(task, dict)] if isinstance(listed, list) else []
         wording = [(task.get("prompt"), task.get("classes")) for task in tasks]
-        groups.setdefault(repr((data, rules, wording, run.taken_back)), []).append(run)
+        benchmark = run.view.manifest.benchmark
+        groups.setdefault(repr((data, rules, wording, run.taken_back, benchmark)), []).append(run)
     return list(groups.values())
 
 

@@ -109,6 +109,9 @@ _FURTHER = (
     ),
 )
 
+METRIC_NAMES = {metric.key: metric.name for metric in _MAIN + _FURTHER}
+"""What people call the metrics of `codyra.metrics`."""
+
 _WITH_ERROR: dict[str, Callable[[TaskScores], MeasuredScore | None]] = {
     "zero_shot": lambda task: task.zero_shot,
     "learning_accuracy": lambda task: task.learned,
@@ -120,20 +123,20 @@ _WITH_ERROR: dict[str, Callable[[TaskScores], MeasuredScore | None]] = {
 def summary_tables(group: Sequence[LabelledRun]) -> Markup:
     """The figures of a group's runs side by side, in the label space of the stream and in each task's own."""
     pooled = group[0].setting("stream", "label_space") != "task"
-    parts = [_metric_table(group, _MAIN, _pooled_metrics, _errors, _space(pooled))]
+    parts = [_metric_table(group, _MAIN, _pooled_metrics, _errors, space(pooled))]
     if pooled and any(_own_metrics(run) for run in group):
         parts += [
             tag("h3", "The same in each task's own label space"),
             tag(
                 "p", "Here a task is scored against its own class names only, which is easier.", class_="note"
             ),
-            _metric_table(group, _MAIN, _own_metrics, None, _space(False), explained=False),
+            _metric_table(group, _MAIN, _own_metrics, None, space(False), explained=False),
         ]
     parts.append(_footnotes(group))
     parts.append(
         folded(
             "Further metrics and exact formulas",
-            _metric_table(group, _FURTHER, _pooled_metrics, None, _space(pooled)),
+            _metric_table(group, _FURTHER, _pooled_metrics, None, space(pooled)),
             tag("p", f"{_R}, both counted from 0; the zero-shot row is not part of R.", class_="note"),
             tag(
                 "dl",
@@ -152,7 +155,8 @@ def summary_tables(group: Sequence[LabelledRun]) -> Markup:
     return join(parts)
 
 
-def _space(pooled: bool) -> str:
+def space(pooled: bool) -> str:
+    """Which class names a score was taken among, in words."""
     return "among the class names of all tasks" if pooled else "among the class names of its own task"
 
 

@@ -17,6 +17,10 @@ def task_samples(group: Sequence[LabelledRun]) -> Markup:
     """Each task once, with the examples of the first run that stored any."""
     stored = next((run.view.samples for run in group if run.view.samples), ())
     samples = {entry.task: entry for entry in stored}
+    labels = group[0].view.labels
+    together = (
+        {task.name: max(map(len, task.scored_prompts), default=1) for task in labels.tasks} if labels else {}
+    )
     parts = []
     for number, data in enumerate(group[0].view.manifest.data, start=1):
         examples = f"{count(data.train)} training and {count(data.test)} test examples"
@@ -25,20 +29,21 @@ def task_samples(group: Sequence[LabelledRun]) -> Markup:
                 "article",
                 tag("h3", tag("span", str(number), class_="index"), " ", data.task),
                 tag("p", f"{count(data.classes)} classes, {examples}", class_="note"),
-                _examples(samples[data.task]) if data.task in samples else None,
+                _examples(samples[data.task], together.get(data.task, 1)) if data.task in samples else None,
                 class_="task",
             )
         )
     return join(parts)
 
 
-def _examples(entry: TaskSamples) -> Markup:
+def _examples(entry: TaskSamples, num_prompts: int) -> Markup:
     chosen = entry.examples[:_MAX_EXAMPLES]
     pictures = [example for example in chosen if example.text is None]
     texts = [example for example in chosen if example.text is not None]
+    ensemble = f" (scored by the mean of {num_prompts} prompts for each class)" if num_prompts > 1 else None
     return join(
         [
-            tag("p", "Prompt: ", tag("q", entry.prompt), class_="prompt"),
+            tag("p", "Prompt: ", tag("q", entry.prompt), ensemble, class_="prompt"),
             tag("ul", *map(_picture, pictures), class_="pictures") if pictures else None,
             tag("ul", *map(_text, texts), class_="texts") if texts else None,
         ]

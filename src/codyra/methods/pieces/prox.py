@@ -61,6 +61,15 @@ class Prox(Piece):
             levels=self.levels,
         )
 
+    def notice(self, ctx: TaskContext) -> str | None:
+        total = ctx.state["prox"].total_shrink
+        if self.kappa_max is None or abs(total - KAPPA_TOTAL) < 0.01 * KAPPA_TOTAL:
+            return None
+        return (
+            f"the thresholds of schedule: official sum to {total:.3g} in {ctx.total_steps} steps, the paper's to "
+            f"{KAPPA_TOTAL:g}; method.kappa_max={self.kappa_max * KAPPA_TOTAL / total:.3g} would prune as much"
+        )
+
     def train_log(self, ctx: TaskContext) -> dict[str, float | Tensor]:
         return {"kappa": ctx.state["prox"].kappa}
 

@@ -55,17 +55,13 @@ def _split_at_random(
     return {"train": train, "test": test}
 
 
-def _class_folders(top: Path, known: dict[str, str], left_out: Sequence[str] = ()) -> list[str]:
-    """Names of the class folders in byte order, which must be exactly the known ones."""
-    folders = sorted(
+def class_folder_names(top: Path, left_out: Sequence[str] = ()) -> list[str]:
+    """Names of the class folders in byte order."""
+    return sorted(
         entry.name
         for entry in os.scandir(top)
         if entry.is_dir() and entry.name[0] != "." and entry.name not in left_out
     )
-    if odd := sorted(set(folders) ^ set(known)):
-        what = "no class of this data set" if odd[0] in folders else "missing"
-        raise UserError(f"{top / odd[0]} is {what}; restore the folder as it was handed out")
-    return folders
 
 
 def picture_names(folder: Path) -> list[str]:
@@ -85,14 +81,20 @@ def _read_class_folders(
 ) -> Callable[[DataSet, Path], Listing]:
     def read(data_set: DataSet, folder: Path) -> Listing:
         top = folder / below
+        folders, known = class_folder_names(top, left_out), _NAMES[key]
+        odd = sorted(set(folders) ^ set(known))
+        if len(folders) != len(known):
+            what = "no class of this data set" if odd[0] in folders else "missing"
+            raise UserError(f"{top / odd[0]} is {what}; restore the folder as it was handed out")
+        # As ZSCL does it: the names stand in the order of the folders.
+        names = tuple(known.values())
+        marks = (f"class folders other than those handed out, such as {odd[0]}",) if odd else ()
         images, found, labels = Images(top), [], []
-        folders = _class_folders(top, _NAMES[key], left_out)
         for label, name in enumerate(folders):
             for file in picture_names(top / name):
                 found.append(images.find(f"{name}/{file}", top))
                 labels.append(label)
-        names = tuple(_NAMES[key][name] for name in folders)
-        return Listing(names, _split_at_random(found, labels, names, top), images.absent)
+        return Listing(names, _split_at_random(found, labels, names, top), images.absent, marks)
 
     return read
 
@@ -322,7 +324,7 @@ _DATA_SETS = (
         key="CIFAR100",
         num_classes=100,
         sizes=_sizes(50000, 10000),
-        folders=("cifar-100-binary",),
+        folders=("cifar-100-binary", "cifar100/cifar-100-binary"),
         holds="train.bin",
         download="cifar-100-binary.tar.gz of CIFAR-100 (University of Toronto); its pickled form is not read",
         read=_read_cifar100,

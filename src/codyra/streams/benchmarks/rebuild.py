@@ -16,7 +16,7 @@ from codyra.reading import read_json
 from codyra.streams.benchmarks.coop import rebuilt_name
 from codyra.streams.benchmarks.definition import DataSet, Images
 from codyra.streams.benchmarks.formats import read_lines, read_matlab
-from codyra.streams.benchmarks.mtil import MTIL, picture_names
+from codyra.streams.benchmarks.mtil import MTIL, class_folder_names, picture_names
 from codyra.streams.benchmarks.xtail import (
     NOT_IN_CALTECH,
     XTAIL,
@@ -107,11 +107,7 @@ def _class_folders(
 ) -> "Recipe":
     def pool(data_set: DataSet, folder: Path) -> Pool:
         top = folder / below
-        names = sorted(
-            entry.name
-            for entry in os.scandir(top)
-            if entry.is_dir() and entry.name[0] != "." and entry.name not in left_out
-        )
+        names = class_folder_names(top, left_out)
         if len(names) != data_set.num_classes:
             raise UserError(
                 f"{top} has {len(names)} class folders, {data_set.key} has {data_set.num_classes}"

@@ -1,4 +1,4 @@
-"""The little Markdown that cards are made of."""
+"""The little Markdown that cards and tables are made of."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,6 +8,8 @@ import yaml
 from codyra.errors import visible
 
 DASH = "-"
+_SIGNS = r"[|<>&`*~$\[\]\\]|(?<![^\W_])_|_(?![^\W_])"
+"""What Markdown, GitHub's included, takes for its own. An underscore inside a word is only an underscore."""
 
 
 def front_matter(**entries: object) -> str:
@@ -22,16 +24,16 @@ def code_block(language: str, code: str) -> str:
     return f"{fence}{language}\n{code.rstrip()}\n{fence}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are Markdown already."""
-    lines = [head, ["---"] * len(head), *rows]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
+    """A table of cells that are Markdown already; the last `numbers` columns are aligned to the right."""
+    lines = [head, ["---"] * (len(head) - numbers) + ["---:"] * numbers, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def text(content: str) -> str:
     """`content` on one line, with nothing in it that Markdown, HTML or a table would read as its own."""
     flat = visible(" ".join(content.split()))
-    return "".join(f"&#{ord(sign)};" if sign in "|<>&`*[]\\" else sign for sign in flat)
+    return re.sub(_SIGNS, lambda sign: f"&#{ord(sign[0])};", flat)
 
 
 def figure(value: object, digits: int) -> str:
