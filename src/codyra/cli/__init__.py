@@ -5,7 +5,7 @@ import warnings
 
 import typer
 
-from codyra.cli import change, learn, walk
+from codyra.cli import change, learn, study, walk
 from codyra.cli.console import Interrupted, errors
 from codyra.errors import GuardRefused, UserError
 
@@ -29,6 +29,9 @@ for command in (
     walk.verify,
     change.append,
     change.revert,
+    study.probe,
+    study.ablate,
+    study.analyse,
 ):
     app.command()(command)
 
