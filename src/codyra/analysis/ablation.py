@@ -120,7 +120,7 @@ def ablate(
     if not any(_changed_something(view, number) for number in numbers):
         raise UserError(f"{run}: its first {len(numbers)} tasks changed nothing, so nothing can be taken out")
     place = beside(run, "ablation" if after is None else f"ablation-after-{after}", out)
-    ledger, settings = Ledger(place, State), _settings(folder, view, len(numbers))
+    ledger, settings = Ledger(place, State, view.accuracy.tasks), _settings(folder, view, len(numbers))
     ledger.check(settings)
     with only_writer(place):
         ledger.start(settings)

@@ -1,31 +1,42 @@
 """The folder in which an analysis keeps what it measured, so that it goes on where it was interrupted."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from codyra import files
 from codyra.engine.folder import first_difference
 from codyra.engine.lock import LOCK
 from codyra.errors import UserError
-from codyra.reading import checked, read_json, within
+from codyra.reading import checked, damaged, read_json, within
 
 SETTINGS = "settings.json"
-T = TypeVar("T")
+
+
+class Measurement(Protocol):
+    """Whatever else is measured, there is the accuracy of every task, percent; the class is a dataclass."""
+
+    @property
+    def accuracy(self) -> dict[str, float]: ...
+
+
+T = TypeVar("T", bound=Measurement)
 
 
 class Ledger(Generic[T]):
     """FOLDER/settings.json says what is measured, FOLDER/measured/<name>.json is one measurement.
 
     Args:
-        kind: dataclass of a measurement.
+        kind: class of the measurements.
+        tasks: names of those that every measurement has, in their order.
     """
 
-    def __init__(self, folder: Path, kind: type[T]) -> None:
+    def __init__(self, folder: Path, kind: type[T], tasks: Sequence[str]) -> None:
         self.folder = folder
         self._kind = kind
+        self._tasks = list(tasks)
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """Make sure that measurements made with these settings, or any others beside them, may go into the folder.
@@ -56,7 +67,12 @@ class Ledger(Generic[T]):
             UserError: its file is damaged.
         """
         file = within(self.folder, self._file(name))
-        return checked(self._kind, read_json(file), file) if file.exists() else None
+        if not file.exists():
+            return None
+        measurement = checked(self._kind, read_json(file), file)
+        if list(measurement.accuracy) != self._tasks:
+            damaged(file, "its accuracy is not of the tasks of the stream")
+        return measurement
 
     def add(self, name: str, measurement: T) -> None:
         """Keep a measurement."""

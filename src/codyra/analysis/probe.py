@@ -101,30 +101,27 @@ def probe(
         UserError: anything the caller must change; what was measured is kept.
     """
     config = _probed(load_config(source, overrides))
-    learnt = _task(config, task)
+    names = _order(config, task)
     for placement in placements:
         if placement not in PLACEMENTS:
             raise UserError(f"--placements: there is no {placement!r}{did_you_mean(placement, PLACEMENTS)}")
-    # Before the model is loaded, which may take long: is this a rank?
-    for rank in ranks:
-        _at(config, rank, "all")
+    widest = _at(config, max(ranks), "all")
     folder, narrator = out if out is not None else default_out(config), narrator or Narrator()
-    ledger, settings = Ledger(folder, Point), _settings(config, learnt)
+    ledger, settings = Ledger(folder, Point, names), _settings(config, names[0])
     ledger.check(settings)
     with only_writer(folder):
-        plan = make_plan(_at(config, max(ranks), "all"), {}, narrator)
+        plan = make_plan(widest, {}, narrator)
         if plan.accelerator.num_processes > 1:
             raise UserError("probe: runs in one process; start it without accelerate launch")
-        # As the first task of its own stream: nothing was learnt before it.
-        plan = replace(plan, tasks=sorted(plan.tasks, key=lambda one: one.name != learnt))
-        ledger.start({**settings, **_found_there(plan)})
+        plan = replace(plan, tasks=sorted(plan.tasks, key=lambda one: names.index(one.name)))
         plans = [
             _plan_at(plan, _at(config, rank, placement))
             for placement in _available(plan, placements, narrator)
             for rank in sorted(set(ranks))
         ]
+        ledger.start({**settings, **_found_there(plan)})
         _say_estimate(plans, ledger, narrator)
-        found = Probe(learnt, _zero_shot(plan, ledger, narrator), ())
+        found = Probe(names[0], _zero_shot(plan, ledger, narrator), ())
         for point_plan in plans:
             point = ledger.find(_name(point_plan)) or _measure(point_plan, ledger, found, narrator)
             found = replace(found, points=(*found.points, point))
@@ -146,7 +143,8 @@ def _at(config: RunConfig, rank: int, placement: str) -> RunConfig:
     return load_config(config, [f"method.r={rank}", f"method.targets={placement}"])
 
 
-def _task(config: RunConfig, task: str | None) -> str:
+def _order(config: RunConfig, task: str | None) -> list[str]:
+    """Names of the tasks, the one to learn first: a probe is the beginning of a stream that begins with it."""
     names = [spec.name for spec in config.stream.chosen()]
     if len(names) < 2:
         raise UserError(
@@ -154,7 +152,7 @@ def _task(config: RunConfig, task: str | None) -> str:
         )
     if task is not None and task not in names:
         raise UserError(f"--task: the stream has no task {task!r}{did_you_mean(task, names)}")
-    return names[0] if task is None else task
+    return sorted(names, key=lambda name: name != (task or names[0]))
 
 
 def _settings(config: RunConfig, task: str) -> dict[str, Any]:
