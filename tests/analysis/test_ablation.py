@@ -160,6 +160,7 @@ def test_changed_data_and_adapters_are_refused(runs, pictures, tmp_path):
     (moved / "warm/test/red/0.png").unlink()
     with pytest.raises(UserError, match="the data of task warm"):
         ablate(run, tmp_path / "out", narrator=QUIET)
+    assert not (tmp_path / "out").exists()
     run = shutil.copytree(runs["codyra"], tmp_path / "other")
     file = run / "tasks/01-warm/ranks.json"
     table = json.loads(file.read_text())

@@ -26,6 +26,7 @@ from codyra.engine.plan import Plan, make_plan, scoring_cost
 from codyra.engine.progress import Narrator, duration
 from codyra.errors import UserError
 from codyra.report.modules import arrange
+from codyra.report.numbers import signed
 from codyra.update import compose, distance, write_weights
 
 By = Literal["kind", "layer", "both"]
@@ -123,8 +124,8 @@ def ablate(
     ledger, settings = Ledger(place, State, view.accuracy.tasks), _settings(folder, view, len(numbers))
     ledger.check(settings)
     with only_writer(place):
-        ledger.start(settings)
         plan = _plan(folder, narrator)
+        ledger.start(settings)
         weights = compose(plan.family.net, plan.base, read_updates(folder, plan.task_names, numbers))
         write_weights(plan.family.net, weights)
         units = units_of(plan.base, by)
@@ -244,8 +245,9 @@ def _held_out(plan: Plan) -> float | None:
 
 def _compare(view: RunView, after: int, whole: State, narrator: Narrator) -> None:
     """Say so when the model does not score what it scored in the run: other rounding, or another label space."""
-    pairs = zip(view.accuracy.rows[after - 1], whole.accuracy.values(), strict=True)
-    largest = max(abs(now - before) for before, now in pairs if before is not None)
+    stored = view.accuracy.rows[after - 1 : after]  # a run that was stopped may not have written it
+    pairs = [pair for row in stored for pair in zip(row, whole.accuracy.values(), strict=True)]
+    largest = max((abs(now - before) for before, now in pairs if before is not None), default=0.0)
     if largest > 0:
         narrator.say(
             f"the whole model differs from accuracy.csv of the run by up to {largest:.2f} points: another machine, or "
@@ -274,19 +276,25 @@ def _write(found: Ablation, folder: Path) -> None:
             for by, name, num_modules, state in rows
         ],
     )
+    *units, (_, base) = found.without
     series = (
         "adaptation: mean of the learnt tasks",
         "retention: mean of the tasks not learnt yet",
         "held-out set",
     )
-    measured = [place for place, score in enumerate(found.scores(found.whole)) if score is not None]
-    drawn = []
-    for unit, state in found.without:
-        changes = found.changes(state)
-        drawn.append(Bars(unit.by, unit.name, [changes[place] or 0.0 for place in measured]))
+    # The base model's change would dwarf all others as a bar; it is a figure.
+    labels = [
+        f"{series[place]} (all updates out: {signed(change)})"
+        for place, change in enumerate(found.changes(base))
+        if change is not None
+    ]
+    drawn = [
+        Bars(unit.by, unit.name, [change for change in found.changes(state) if change is not None])
+        for unit, state in units
+    ]
     chart = bar_chart(
         drawn,
-        [series[place] for place in measured],
+        labels,
         title=f"Updates taken out of the model after {found.after} task{'s' if found.after > 1 else ''}",
         axis="change against the whole model (points)",
     )

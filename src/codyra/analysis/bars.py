@@ -10,8 +10,8 @@ from codyra.report.charts import nice_ticks
 from codyra.report.markup import Markup, join, tag
 from codyra.report.numbers import signed
 
-_WIDTH = 800
-_LEFT, _RIGHT = 250, 750
+_WIDTH, _RIGHT = 800, 750
+_LETTER = 7.2
 _BAR, _GAP = 11, 8
 
 
@@ -36,12 +36,13 @@ def bar_chart(units: Sequence[Bars], series: Sequence[str], *, title: str, axis:
     row = _BAR * len(series) + _GAP
     groups = [later.group != earlier.group for earlier, later in pairwise(units)]
     bottom = top + row * len(units) + _GAP * (2 * sum(groups) + 1)
-    frame = Frame(_LEFT, top, _RIGHT, bottom, nice_ticks(min(values), max(values), 6), ())
+    left = 60 + _LETTER * max((len(elided(unit.name)) for unit in units), default=0)
+    frame = Frame(left, top, _RIGHT, bottom, nice_ticks(min(values), max(values), 6), ())
     parts = [text(title, 16, 22, fill=INK, size=16, bold=True), _key(series), frame.axes(axis)]
     y = float(top + _GAP)
     for unit, starts_group in zip(units, [False, *groups], strict=True):
         y += 2 * _GAP if starts_group else 0
-        parts.append(text(elided(unit.name), _LEFT - 10, y + _BAR * len(series) / 2, anchor="end", fill=INK))
+        parts.append(text(elided(unit.name), left - 10, y + _BAR * len(series) / 2, anchor="end", fill=INK))
         for style, change in enumerate(unit.changes):
             parts.append(_bar(frame, style, change, y + style * _BAR, f"{unit.name}, {series[style]}"))
         y += row

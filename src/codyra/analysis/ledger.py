@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -77,8 +76,7 @@ class Ledger(Generic[T]):
     def add(self, name: str, measurement: T) -> None:
         """Keep a measurement."""
         file = self._file(name)
-        content = asdict(measurement)  # type: ignore[call-overload]
-        files.write_json(within(self.folder, file.parent) / file.name, content)
+        files.write_json(within(self.folder, file.parent) / file.name, vars(measurement))
 
     def _file(self, name: str) -> Path:
         return Path("measured") / f"{name}.json"

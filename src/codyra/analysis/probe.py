@@ -257,12 +257,13 @@ def _measure(plan: Plan, ledger: Ledger[Point], so_far: Probe, narrator: Narrato
 
 
 def _learn(plan: Plan, narrator: Narrator) -> TaskUpdate:
+    placement, rank = _placement(plan)
+    label = f"{placement}, rank {rank}"
     write_weights(plan.family.net, plan.base)
     try:
-        return learn_task(plan, plan.context(0), narrator, log=[])[0]
+        return learn_task(plan, plan.context(0), narrator, label, log=[])[0]
     except UserError as error:
-        placement, rank = _placement(plan)
-        raise UserError(f"{placement}, rank {rank}: {error}") from error
+        raise UserError(f"{label}: {error}") from error
 
 
 def _write(found: Probe, folder: Path) -> None:

@@ -8,7 +8,8 @@ from codyra.report.markup import Markup, join, tag
 from codyra.report.numbers import DASH
 
 _CELL_WIDTH, _CELL_HEIGHT = 27, 21
-_LEFT, _MARGIN = 150, 20
+_MARGIN = 20
+_LETTER = 6.2
 _HEAD = 46
 _TOP = 76
 _MAX_WIDTH = 1000
@@ -30,15 +31,16 @@ def rank_maps(maps: Sequence[RankMap]) -> str:
     places = list(dict.fromkeys(place for one in maps for place in one.cells))
     kinds = list(dict.fromkeys(kind for kind, _ in places))
     layers = sorted({layer for _, layer in places}, key=lambda layer: (layer is None, layer or 0))
-    width = _LEFT + _CELL_WIDTH * len(layers) + _MARGIN
+    left = 12 + _LETTER * max((len(elided(kind)) for kind in kinds), default=0)
+    width = left + _CELL_WIDTH * len(layers) + _MARGIN
     height = _HEAD + _CELL_HEIGHT * len(kinds) + _MARGIN
-    columns = min(len(maps), max(1, (_MAX_WIDTH - _MARGIN) // width))
+    columns = min(len(maps), max(1, int((_MAX_WIDTH - _MARGIN) / width)))
     rows = -(-len(maps) // columns)
     title = "Surviving ranks, kind of module by layer"
     parts: list[Markup] = [text(title, _MARGIN, 22, fill=INK, size=16, bold=True), _scale()]
     for position, one in enumerate(maps):
         x, y = _MARGIN + position % columns * width, _TOP + position // columns * height
-        drawn = _map(one, kinds, layers)
+        drawn = _map(one, kinds, layers, left)
         parts.append(tag("g", drawn, transform=f"translate({number(x)} {number(y)})"))
     described = "; ".join(
         f"{one.title}: {sum(kept for kept, _ in one.cells.values())} of "
@@ -49,28 +51,29 @@ def rank_maps(maps: Sequence[RankMap]) -> str:
     return picture(whole, _TOP + rows * height, *parts, title=title, description=described)
 
 
-def _map(one: RankMap, kinds: Sequence[str], layers: Sequence[int | None]) -> Markup:
+def _map(one: RankMap, kinds: Sequence[str], layers: Sequence[int | None], left: float) -> Markup:
+    """One map; its cells begin at x = `left`."""
     mean = sum(kept for kept, _ in one.cells.values()) / len(one.cells) if one.cells else 0.0
     parts = [
         text(f"{elided(one.title)}: mean {mean:.1f}", 0, 8, fill=INK, bold=True),
-        text("layer", _LEFT - 8, 32, anchor="end", size=11),
+        text("layer", left - 8, 32, anchor="end", size=11),
     ]
     for column, layer in enumerate(layers):
-        x = _LEFT + (column + 0.5) * _CELL_WIDTH
+        x = left + (column + 0.5) * _CELL_WIDTH
         parts.append(text(DASH if layer is None else str(layer), x, 32, anchor="middle", size=11))
     for row, kind in enumerate(kinds):
         y = _HEAD + row * _CELL_HEIGHT
-        parts.append(text(elided(kind), _LEFT - 8, y + _CELL_HEIGHT / 2, anchor="end", size=11))
+        parts.append(text(elided(kind), left - 8, y + _CELL_HEIGHT / 2, anchor="end", size=11))
         for column, layer in enumerate(layers):
             if (kind, layer) in one.cells:
-                parts.append(_cell(*one.cells[kind, layer], _LEFT + column * _CELL_WIDTH, y))
+                parts.append(_cell(*one.cells[kind, layer], left + column * _CELL_WIDTH, y))
     return join(parts)
 
 
 def _cell(kept: int, full: int, x: float, y: float) -> Markup:
     level = round(kept / full * (len(HEAT) - 1))
     ink = "#ffffff" if level >= FIRST_DARK else INK
-    box = tag("rect", x=x, y=y, width=_CELL_WIDTH - 2, height=_CELL_HEIGHT - 2, fill=HEAT[level])
+    box = tag("rect", x=number(x), y=y, width=_CELL_WIDTH - 2, height=_CELL_HEIGHT - 2, fill=HEAT[level])
     middle = (x + _CELL_WIDTH / 2 - 1, y + _CELL_HEIGHT / 2 - 1)
     return join([box, text(str(kept), *middle, anchor="middle", fill=ink, size=11)])
 

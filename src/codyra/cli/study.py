@@ -41,6 +41,7 @@ def probe(
     with continue_with("codyra", *words, kept="measured points are kept"):
         from codyra.analysis.probe import probe as measure
         from codyra.engine.progress import Narrator
+        from codyra.report.numbers import signed
 
         found, folder = measure(
             config,
@@ -63,9 +64,9 @@ def probe(
             f"{point.trainable_parameters:,}" if trained else "-",
             figure(point.update_norm if trained else None, 3),
             figure(point.accuracy[found.task], 1),
-            f"{found.adaptation(point):+.1f}" if trained else "-",
+            signed(found.adaptation(point)) if trained else "-",
             figure(found.retention(point), 1),
-            f"{found.retention_change(point):+.1f}" if trained else "-",
+            signed(found.retention_change(point)) if trained else "-",
         )
     console.print(table)
     others = [name for name in found.zero_shot.accuracy if name != found.task]

@@ -140,8 +140,9 @@ class Loop:
             task_index, task.name, every=config.train.checkpoint_steps, accelerator=plan.accelerator
         )
         resume, log = keeper.latest()
+        label = f"task {task_index + 1}/{len(plan.tasks)} {task.name}"
         try:
-            update, seconds = learn_task(plan, ctx, self.narrator, log, keeper, resume)
+            update, seconds = learn_task(plan, ctx, self.narrator, label, log, keeper, resume)
         finally:
             if self.main and log:
                 self.folder.write_log(task_index, task.name, log)

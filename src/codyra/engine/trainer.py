@@ -60,11 +60,16 @@ def learn_task(
     plan: Plan,
     ctx: TaskContext,
     narrator: Narrator,
+    label: str,
     log: list[Record],
     keeper: Keeper | None = None,
     resume: Checkpoint | None = None,
 ) -> tuple[TaskUpdate, float]:
-    """Train the task of `ctx` on the weights that the network has; `log`, `keeper`, `resume` as for `train_task`.
+    """Train the task of `ctx` on the weights that the network has.
+
+    Args:
+        label: what the narrator calls this.
+        log, keeper, resume: as for `train_task`.
 
     Returns:
         The task's update and the seconds of training; the network is plain again, with the weights from before.
@@ -77,7 +82,6 @@ def learn_task(
         plan.method.before_task(ctx)
     num_earlier = sum(len(earlier.class_names) for earlier in plan.tasks[: ctx.task_index])
     objective = plan.family.start_task(task, num_earlier, config.method.text_loss)
-    label = f"task {ctx.task_index + 1}/{len(plan.tasks)} {task.name}"
     with narrator.work(label, ctx.total_steps, resume.step if resume is not None else 0) as tell:
         seconds = train_task(
             plan.method,
