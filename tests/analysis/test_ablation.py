@@ -110,7 +110,9 @@ def test_retention_is_of_what_is_not_learnt_yet(runs, whole, tmp_path):
         assert row["retention"] == row["retention_change"] == ""
 
 
-@pytest.mark.parametrize(("at", "mode"), [(3, "truncated"), (9, "killed after")])
+@pytest.mark.parametrize(
+    ("at", "mode"), [(3, "truncated"), pytest.param(9, "killed after", marks=pytest.mark.slow)]
+)
 def test_stopped_and_continued_is_the_same_and_scores_nothing_twice(
     runs, whole, tmp_path, monkeypatch, at, mode
 ):

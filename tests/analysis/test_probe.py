@@ -31,7 +31,7 @@ def whole(stream, tmp_path_factory):
     return probe(stream, tmp_path_factory.mktemp("whole") / "probe", **SMALL)
 
 
-@pytest.mark.parametrize("task", ["warm", "cool"])
+@pytest.mark.parametrize("task", ["warm", pytest.param("cool", marks=pytest.mark.slow)])
 def test_a_point_is_what_a_run_of_lora_scores_after_its_first_task(stream, whole, pictures, tmp_path, task):
     found = whole[0]
     if task != "warm":
@@ -63,7 +63,9 @@ def test_the_table_has_every_point_in_full_precision(whole):
         assert math.isclose(float(row["retention"]), found.retention(point))
 
 
-@pytest.mark.parametrize(("at", "mode"), [(0, "killed after"), (2, "truncated"), (5, "failed")])
+@pytest.mark.parametrize(
+    ("at", "mode"), [pytest.param(0, "killed after", marks=pytest.mark.slow), (2, "truncated"), (5, "failed")]
+)
 def test_stopped_and_continued_is_the_same_probe(stream, whole, tmp_path, monkeypatch, at, mode):
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_atomic", FaultyFiles(at, mode))

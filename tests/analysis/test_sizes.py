@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shutil
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -63,6 +64,15 @@ def test_whole_weights_have_a_size_and_no_rank(runs, tmp_path):
     for row in rows(folder / "magnitude.csv"):
         assert row["rank"] == row["bound"] == row["A_norm"] == ""
         assert float(row["norm"]) >= 0
+
+
+def test_the_default_place_is_beside_the_run_whatever_it_is_called(runs, tmp_path, monkeypatch):
+    run = shutil.copytree(runs["codyra"], tmp_path / "run")
+    before = contents(run)
+    for inside, word in ((run, "."), (run / "tasks", ".."), (tmp_path, "run/")):
+        monkeypatch.chdir(inside)
+        assert analyse(Path(word))[1].resolve() == tmp_path / "run-analysis"
+    assert contents(run) == before
 
 
 def test_an_unfinished_run_has_the_tasks_it_has_learnt(runs, tmp_path):

@@ -13,7 +13,8 @@ def beside(run: Path, what: str, out: Path | None) -> Path:
     """
     whole = run.resolve()
     if out is None:
-        return run.with_name(f"{run.name}-{what}") if run.name else whole.with_name(f"{whole.name}-{what}")
+        named = run if run.name not in ("", "..") else whole
+        return named.with_name(f"{named.name}-{what}")
     if out.resolve().is_relative_to(whole):
         raise UserError(
             f"--out {out}: lies in the run folder, which holds the run alone; choose another --out"

@@ -9,7 +9,7 @@ from codyra.report.numbers import DASH
 
 _CELL_WIDTH, _CELL_HEIGHT = 27, 21
 _MARGIN = 20
-_LETTER = 6.2
+_LETTER, _BOLD_LETTER = 6.2, 8
 _HEAD = 46
 _TOP = 76
 _MAX_WIDTH = 1000
@@ -32,7 +32,8 @@ def rank_maps(maps: Sequence[RankMap]) -> str:
     kinds = list(dict.fromkeys(kind for kind, _ in places))
     layers = sorted({layer for _, layer in places}, key=lambda layer: (layer is None, layer or 0))
     left = 12 + _LETTER * max((len(elided(kind)) for kind in kinds), default=0)
-    width = left + _CELL_WIDTH * len(layers) + _MARGIN
+    heading = _BOLD_LETTER * max(len(_heading(one)) for one in maps)
+    width = max(left + _CELL_WIDTH * len(layers), heading) + _MARGIN
     height = _HEAD + _CELL_HEIGHT * len(kinds) + _MARGIN
     columns = min(len(maps), max(1, int((_MAX_WIDTH - _MARGIN) / width)))
     rows = -(-len(maps) // columns)
@@ -51,11 +52,15 @@ def rank_maps(maps: Sequence[RankMap]) -> str:
     return picture(whole, _TOP + rows * height, *parts, title=title, description=described)
 
 
+def _heading(one: RankMap) -> str:
+    mean = sum(kept for kept, _ in one.cells.values()) / len(one.cells) if one.cells else 0.0
+    return f"{elided(one.title)}: mean {mean:.1f}"
+
+
 def _map(one: RankMap, kinds: Sequence[str], layers: Sequence[int | None], left: float) -> Markup:
     """One map; its cells begin at x = `left`."""
-    mean = sum(kept for kept, _ in one.cells.values()) / len(one.cells) if one.cells else 0.0
     parts = [
-        text(f"{elided(one.title)}: mean {mean:.1f}", 0, 8, fill=INK, bold=True),
+        text(_heading(one), 0, 8, fill=INK, bold=True),
         text("layer", left - 8, 32, anchor="end", size=11),
     ]
     for column, layer in enumerate(layers):
