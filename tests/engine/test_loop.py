@@ -9,8 +9,8 @@ import torch
 
 import codyra
 from codyra import metrics
-from codyra.engine import loop
 from codyra.engine import run as engine
+from codyra.engine import trainer
 from codyra.engine.config import load_config, model_path
 from codyra.engine.progress import Narrator
 from codyra.errors import UserError
@@ -136,7 +136,7 @@ def test_stopped_between_tasks_and_continued_is_the_same_run(
     overrides = [f"method.name={name}"] + ([f"method.carry={carry}"] if carry else [])
     whole = run(config, tmp_path / "whole", *overrides)
 
-    real = loop.train_task
+    real = trainer.train_task
 
     def stop(method, ctx, *rest):
         if ctx.task_index == stop_before:
@@ -144,7 +144,7 @@ def test_stopped_between_tasks_and_continued_is_the_same_run(
         return real(method, ctx, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_task", stop)
+        patch.setattr(trainer, "train_task", stop)
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "stopped", *overrides)
     assert not (tmp_path / "stopped/metrics.json").exists()
@@ -250,7 +250,7 @@ def test_changed_data_stop_a_continued_run(config, pictures, tmp_path, monkeypat
     for task in config["stream"]["tasks"]:
         task["data"] = task["data"].replace(str(pictures), str(own))
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_task", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(trainer, "train_task", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "run")
     (own / "cool/test/blue/0.png").unlink()

@@ -5,7 +5,7 @@ import warnings
 
 import typer
 
-from codyra.cli import change, data, learn, table, walk
+from codyra.cli import change, data, learn, study, table, walk
 from codyra.cli.console import Interrupted, errors
 from codyra.errors import GuardRefused, UserError
 
@@ -30,6 +30,9 @@ for command in (
     walk.verify,
     change.append,
     change.revert,
+    study.probe,
+    study.ablate,
+    study.analyse,
 ):
     app.command()(command)
 app.add_typer(data.app, name="data")

@@ -17,8 +17,7 @@ from codyra.engine.guard import Verdict, judge
 from codyra.engine.manifest import continued, new_manifest, now, session, surroundings_changed
 from codyra.engine.plan import Plan, peak_memory
 from codyra.engine.progress import Narrator, duration
-from codyra.engine.rng import seeded_torch
-from codyra.engine.trainer import train_task
+from codyra.engine.trainer import learn_task
 from codyra.errors import GuardRefused, UserError
 from codyra.families import TaskScore
 from codyra.update import TaskUpdate, compose, distance, rounding_loss, write_weights
@@ -141,32 +140,14 @@ class Loop:
             task_index, task.name, every=config.train.checkpoint_steps, accelerator=plan.accelerator
         )
         resume, log = keeper.latest()
+        label = f"task {task_index + 1}/{len(plan.tasks)} {task.name}"
         try:
-            with seeded_torch(config.seed, "adapters", task_index):
-                plan.method.before_task(ctx)
-            num_earlier = sum(len(earlier.class_names) for earlier in plan.tasks[:task_index])
-            objective = plan.family.start_task(task, num_earlier, config.method.text_loss)
-            label = f"task {task_index + 1}/{len(plan.tasks)} {task.name}"
-            first = resume.step if resume is not None else 0
-            with self.narrator.work(label, ctx.total_steps, first) as tell:
-                seconds = train_task(
-                    plan.method,
-                    ctx,
-                    objective,
-                    len(task.train.labels),
-                    config.train,
-                    config.seed,
-                    plan.accelerator,
-                    log,
-                    keeper,
-                    resume,
-                    tell,
-                )
+            update, seconds = learn_task(plan, ctx, self.narrator, label, log, keeper, resume)
         finally:
             if self.main and log:
                 self.folder.write_log(task_index, task.name, log)
         self._timing(task_index)["train_seconds"] = seconds
-        return plan.method.after_task(ctx)
+        return update
 
     def _guarded(self, task_index: int) -> TaskUpdate:
         """The task's update, as large as the guard lets it be."""

@@ -160,31 +160,13 @@ def _check_methods_options(plan: Plan) -> list[str]:
 def estimate(plan: Plan, tasks_to_do: int) -> Estimate:
     """Measure one training step of the task with most classes, and scoring of one batch of every task.
 
-    The step trains throw-away adapters, draws from generators of its own and takes no optimizer step, so a run
-    that was measured and one that was not are the same run.
+    A run that was measured and one that was not are the same run.
     """
-    train = plan.config.train
     step_seconds, num_trainable = 0.0, 0
     if plan.method.trains:
-        task_index = max(range(len(plan.tasks)), key=lambda index: len(plan.tasks[index].class_names))
-        task, ctx = plan.tasks[task_index], plan.context(task_index)
-        with seeded_torch(0):
-            plan.method.before_task(ctx)
-            parameters = [parameter for parameter in ctx.net.parameters() if parameter.requires_grad]
-            num_trainable = sum(parameter.numel() for parameter in parameters)
-            objective = plan.family.start_task(task, 0, plan.config.method.text_loss)
-            positions = list(range(len(task.train.labels)))[: train.batch_size]
-            timings: list[float] = []
-            while len(timings) < 2 and sum(timings) < SLOW_STEP_SECONDS:
-                started = time.perf_counter()
-                with plan.accelerator.autocast():
-                    losses = objective.loss(objective.batch(positions, private_random(0)))
-                losses["loss"].backward()
-                losses["loss"].item()  # waits for an accelerator
-                timings.append(time.perf_counter() - started)
-            step_seconds = min(timings)
-        plan.method.adapter.discard(ctx)
-    score_seconds = _score_seconds(plan)
+        most_classes = max(range(len(plan.tasks)), key=lambda index: len(plan.tasks[index].class_names))
+        step_seconds, num_trainable = step_cost(plan, most_classes)
+    score_seconds = scoring_cost(plan)
     num_steps = sum(plan.num_steps(index) for index in range(len(plan.tasks) - tasks_to_do, len(plan.tasks)))
     rows = 1 + (tasks_to_do if plan.method.trains else 0)
     itemsize = 4
@@ -199,7 +181,31 @@ def estimate(plan: Plan, tasks_to_do: int) -> Estimate:
     )
 
 
-def _score_seconds(plan: Plan) -> float:
+def step_cost(plan: Plan, task_index: int) -> tuple[float, int]:
+    """Seconds that a training step of this task takes, and how many parameters it trains.
+
+    The step trains throw-away adapters, draws from generators of its own and takes no optimizer step.
+    """
+    train, task, ctx = plan.config.train, plan.tasks[task_index], plan.context(task_index)
+    with seeded_torch(0):
+        plan.method.before_task(ctx)
+        parameters = [parameter for parameter in ctx.net.parameters() if parameter.requires_grad]
+        num_trainable = sum(parameter.numel() for parameter in parameters)
+        objective = plan.family.start_task(task, 0, plan.config.method.text_loss)
+        positions = list(range(len(task.train.labels)))[: train.batch_size]
+        timings: list[float] = []
+        while len(timings) < 2 and sum(timings) < SLOW_STEP_SECONDS:
+            started = time.perf_counter()
+            with plan.accelerator.autocast():
+                losses = objective.loss(objective.batch(positions, private_random(0)))
+            losses["loss"].backward()
+            losses["loss"].item()  # waits for an accelerator
+            timings.append(time.perf_counter() - started)
+    plan.method.adapter.discard(ctx)
+    return min(timings), num_trainable
+
+
+def scoring_cost(plan: Plan) -> float:
     """Seconds to score all test sets once: the prompts, and the examples extrapolated from a batch of every task."""
     size = plan.config.train.eval_batch_size
     seconds = _time_scoring(plan, plan.tasks, 1)

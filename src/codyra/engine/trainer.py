@@ -1,4 +1,4 @@
-"""One task, trained: the optimizer loop and nothing around it."""
+"""One task, trained: the optimizer loop, and the adapter put on before it and taken off after it."""
 
 import itertools
 import math
@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from codyra.engine.checkpoint import Checkpoint, Keeper, Record, capture, restore
 from codyra.engine.config import TrainConfig
+from codyra.engine.plan import Plan
+from codyra.engine.progress import Narrator
 from codyra.engine.rng import private_random, seeded_torch
 from codyra.errors import UserError
 from codyra.families import TaskObjective, gather_features, share_of_batch
 from codyra.families.dual_encoder import Batch, Gather
 from codyra.methods import Method, TaskContext
+from codyra.update import TaskUpdate
 
 FLUSH_EVERY = 10
 """Steps between two looks at the losses; reading them earlier would make an accelerator wait in every step."""
@@ -51,6 +54,49 @@ def lr_factor(step: int, total_steps: int, schedule: str, warmup_steps: int) -> 
     if schedule == "constant":
         return 1.0
     return 0.5 * (1.0 + math.cos(math.pi * step / total_steps))
+
+
+def learn_task(
+    plan: Plan,
+    ctx: TaskContext,
+    narrator: Narrator,
+    label: str,
+    log: list[Record],
+    keeper: Keeper | None = None,
+    resume: Checkpoint | None = None,
+) -> tuple[TaskUpdate, float]:
+    """Train the task of `ctx` on the weights that the network has.
+
+    Args:
+        label: what the narrator calls this.
+        log, keeper, resume: as for `train_task`.
+
+    Returns:
+        The task's update and the seconds of training; the network is plain again, with the weights from before.
+
+    Raises:
+        UserError: as `train_task`.
+    """
+    config, task = plan.config, plan.tasks[ctx.task_index]
+    with seeded_torch(config.seed, "adapters", ctx.task_index):
+        plan.method.before_task(ctx)
+    num_earlier = sum(len(earlier.class_names) for earlier in plan.tasks[: ctx.task_index])
+    objective = plan.family.start_task(task, num_earlier, config.method.text_loss)
+    with narrator.work(label, ctx.total_steps, resume.step if resume is not None else 0) as tell:
+        seconds = train_task(
+            plan.method,
+            ctx,
+            objective,
+            len(task.train.labels),
+            config.train,
+            config.seed,
+            plan.accelerator,
+            log,
+            keeper,
+            resume,
+            tell,
+        )
+    return plan.method.after_task(ctx), seconds
 
 
 def train_task(

@@ -11,11 +11,15 @@ _MAX_GAPS = 20
 
 @dataclass(frozen=True)
 class ModuleGrid:
-    """`cells[kind, layer]` is a module's full name; layer None holds what lies in no numbered layer."""
+    """`cells[kind, layer]` is a module's full name; layer None holds what lies in no numbered layer.
+
+    `towers` has the word for the tower that each kind is in; it may be empty.
+    """
 
     kinds: tuple[str, ...]
     layers: tuple[int | None, ...]
     cells: dict[tuple[str, int | None], str]
+    towers: dict[str, str]
 
 
 def arrange(names: Iterable[str]) -> ModuleGrid:
@@ -33,15 +37,19 @@ def arrange(names: Iterable[str]) -> ModuleGrid:
     words = _tower_words(list(kinds_of))
     short = {tower: _shortest_unique(of_tower) for tower, of_tower in kinds_of.items()}
     cells: dict[tuple[str, int | None], str] = {}
+    tower_of: dict[str, str] = {}
     for name, (tower, layer, kind) in split.items():
         row = name if layer is None else f"{words[tower]} {short[tower][kind]}".strip()
         cells[row, layer] = name
+        tower_of[row] = "" if layer is None else words[tower]
     kinds = tuple(dict.fromkeys(kind for kind, _ in cells))
     layers = tuple(sorted({layer for _, layer in cells}, key=lambda layer: (layer is None, layer or 0)))
     # Names of no transformer may clash, or leave a grid of almost nothing but gaps.
     if len(cells) < len(split) or len(kinds) * len(layers) > _MAX_GAPS * len(cells):
-        return ModuleGrid(tuple(split), (None,), {(name, None): name for name in split})
-    return ModuleGrid(kinds, layers, cells)
+        return ModuleGrid(
+            tuple(split), (None,), {(name, None): name for name in split}, dict.fromkeys(split, "")
+        )
+    return ModuleGrid(kinds, layers, cells, tower_of)
 
 
 def _split(name: str) -> tuple[str, int | None, str]:

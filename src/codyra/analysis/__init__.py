@@ -1,0 +1,1 @@
+"""What a model and its updates tell when one looks closer: figures as CSV, pictures as SVG."""
