@@ -1,6 +1,6 @@
 """From scores to the figures of a run: accuracy matrices and metrics.json."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from codyra import metrics
@@ -47,8 +47,13 @@ def summarise(
     updates: Sequence[TaskUpdate],
     drift: Sequence[float],
     trainable_parameters: int,
+    benchmark: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Content of metrics.json: every metric of `codyra.metrics`, and what each task learnt, kept and moved."""
+    """Content of metrics.json: every metric of `codyra.metrics`, and what each task learnt, kept and moved.
+
+    Args:
+        benchmark: what the manifest says of it; None for a stream of one's own, whose figures carry no marks.
+    """
     R = [cells(row, label_space) for row in rows]
     first = [value for value in cells(zero_shot, label_space) if value is not None]
     per_task = {
@@ -71,4 +76,5 @@ def summarise(
         "survival_auc": [update.survival_auc for update in updates],
         "trainable_parameters": trainable_parameters,
         "per_task": per_task,
+        **({"benchmark": benchmark["title"], "marks": list(benchmark["marks"])} if benchmark else {}),
     }

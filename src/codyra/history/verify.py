@@ -157,7 +157,10 @@ def _figures(folder: RunFolder, view: RunView, config: RunConfig) -> Iterator[Fi
             folder.read_figure(folder.row_file(number, names), "drift") for number in range(1, len(names) + 1)
         ]
         trainable = view.manifest.method.trainable_parameters or 0
-        expected_metrics = results.summarise(names, zero_shot, rows, label_space, updates, drift, trainable)
+        benchmark = folder.read_json("manifest.json").get("benchmark")
+        expected_metrics = results.summarise(
+            names, zero_shot, rows, label_space, updates, drift, trainable, benchmark
+        )
         if json.loads(json.dumps(expected_metrics)) != folder.read_json("metrics.json"):
             good = False
             yield Finding(False, "metrics.json: does not match the scores and updates of the tasks")
