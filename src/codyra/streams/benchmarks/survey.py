@@ -56,7 +56,7 @@ def _look(data_set: DataSet, data_dir: Path, decode: bool) -> Finding:
     try:
         listing = data_set.list(data_dir)
     except UserError as error:
-        there = any((data_dir / folder).is_dir() for folder in data_set.folders)
+        there = any(os.path.isdir(data_dir / folder) for folder in data_set.folders)
         return Finding(data_set.key, "partial" if there else "missing", {}, expected, (str(error),), ())
     counts = {split: len(listing.splits[split].inputs) for split in data_set.sizes}
     faults = [*listing.absent, *_damaged(data_set, listing, decode)]
