@@ -4,6 +4,7 @@ Nothing is unpickled; sizes are checked against what a header promises before an
 """
 
 import gzip
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codyra.errors import UserError
-from codyra.reading import MAX_TEXT_BYTES, check_regular
+from codyra.reading import MAX_TEXT_BYTES, check_regular, read_bytes
 
 CIFAR_PIXELS = 3 * 32 * 32
 _IDX_UINT8 = 8
@@ -91,9 +92,9 @@ def read_matlab(file: Path, *names: str) -> list[NDArray[Any]]:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
-    check_regular(file)
+    packed = io.BytesIO(read_bytes(file))
     try:
-        content = loadmat(file, squeeze_me=True, variable_names=names)
+        content = loadmat(packed, squeeze_me=True, variable_names=names)
     except (
         MatReadError,
         NotImplementedError,
