@@ -214,6 +214,13 @@ def test_another_order_is_a_mark(coop_tree):
     assert "learnt in another order than order 1" in describe_benchmark(stream, tasks)["marks"]
 
 
+def test_a_guard_can_be_a_data_set_of_the_benchmark(coop_tree, tiny_clip, tmp_path):
+    guard = "guard={data: 'xtail:${data_dir}/dtd', prompt: '{} texture.', tolerance: 100}"
+    settings = [f"data_dir={coop_tree[0]}", f"model.name={tiny_clip}", "stream.only=[eurosat]", guard]
+    done = run("xtail-vit-b16", tmp_path / "run", *settings)
+    assert read(done, "tasks/01-eurosat/guard.json")["accepted"]
+
+
 # --- MTIL
 
 

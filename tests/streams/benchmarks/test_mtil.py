@@ -238,6 +238,30 @@ def test_the_tree_of_coop_serves_mtil_too(tmp_path):
     assert sum(counts.values()) == sum(len(part) for part in truth["oxford_pets"].values())
 
 
+@pytest.mark.parametrize(
+    ("key", "original", "name"),
+    [
+        ("Caltech101", "crocodile_head", "head of a  crocodile"),
+        ("Caltech101", "head of a  crocodile", "head of a  crocodile"),
+        ("EuroSAT", "SeaLake", "lake or sea"),
+        ("Flowers", "1", "pink primrose"),
+        ("Food", "apple_pie", "apple pie"),
+        ("MNIST", "3", "3 - three"),
+        ("OxfordPet", "american_bulldog", "American Bulldog"),
+        ("StanfordCars", "AM General Hummer SUV 2000", "AM General Hummer SUV 2000"),
+        ("SUN397", "/a/apse/indoor", "apse/indoor"),
+        ("SUN397", "ball_pit", "ball pit"),
+    ],
+)
+def test_names_of_a_foreign_source(key, original, name):
+    assert MTIL.data_sets[key].rename(original) == name
+
+
+def test_a_foreign_name_that_no_class_has_is_refused():
+    with pytest.raises(UserError, match="class 'unicorn' is none of Caltech101"):
+        MTIL.data_sets["Caltech101"].rename("unicorn")
+
+
 def test_what_lies_beside_the_images_is_no_image(tmp_path):
     truth = write_torchvision(tmp_path, per_class=3, only=["EuroSAT", "Caltech101"])
     for folder in ("eurosat/2750/Forest", "caltech101/101_ObjectCategories/Faces"):
@@ -251,5 +275,5 @@ def test_what_lies_beside_the_images_is_no_image(tmp_path):
 
 def test_there_is_no_validation_part(torchvision_tree):
     for key in ("Aircraft", "DTD"):
-        with pytest.raises(UserError, match=f"{key} of MTIL has no validation part"):
+        with pytest.raises(UserError, match=f"{key} of MTIL has no val part"):
             streams(torchvision_tree[0], only=[key], score_split="val")

@@ -226,7 +226,7 @@ def test_the_validation_part_can_be_scored_where_there_is_one(coop_tree):
     (dtd,) = streams(coop_tree, only=["dtd"], score_split="val")
     names = [image.key for image in dtd.test.inputs]
     assert names == [path.removeprefix("dtd/images/") for path, _ in coop_tree[1]["dtd"]["val"]]
-    with pytest.raises(UserError, match="mnist of X-TAIL has no validation part"):
+    with pytest.raises(UserError, match="mnist of X-TAIL has no val part"):
         streams(coop_tree, only=["mnist"], score_split="val")
 
 

@@ -20,7 +20,10 @@ def read_data_set(benchmark: Benchmark, place: Path, score_split: Literal["test"
         raise UserError(f"no folder {place.parent}; give the folder of the data sets with --set data_dir=...")
     listing = data_set.list(place.parent)
     if score_split not in listing.splits:
-        raise UserError(f"{data_set.key} of {benchmark.title} has no validation part; score its test part")
+        raise UserError(
+            f"{data_set.key} of {benchmark.title} has no {score_split} part; choose others with stream.only, or "
+            "score the test part"
+        )
     if listing.absent:
         more = f" (and {len(listing.absent) - 1:,} more)" if len(listing.absent) > 1 else ""
         raise UserError(
