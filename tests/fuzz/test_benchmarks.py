@@ -55,8 +55,9 @@ def test_damaged_files(tree: Path, examples: int) -> None:
             try:
                 listing = BENCHMARKS[benchmark].data_sets[key].list(tree)
             except UserError as error:
-                assert str(error).isprintable()
-                assert str(tree) in str(error)
+                line = str(error)
+                assert line.isprintable()
+                assert str(tree) in line
             else:
                 assert set(listing.splits["train"].labels) <= set(listing.class_names)
 
