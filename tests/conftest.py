@@ -73,6 +73,32 @@ def config(pictures) -> dict:
     }
 
 
+@pytest.fixture(scope="session")
+def coop_tree(tmp_path_factory) -> tuple[Path, dict]:
+    """(folder, what is true of it): all of X-TAIL as CoOp lays it out; not to be written into."""
+    from miniatures import write_coop
+
+    folder = tmp_path_factory.mktemp("coop")
+    return folder, write_coop(folder, train=2)
+
+
+@pytest.fixture(scope="session")
+def torchvision_tree(tmp_path_factory) -> tuple[Path, dict]:
+    """(folder, what is true of it): all of MTIL as torchvision downloads it; not to be written into."""
+    from miniatures import write_torchvision
+
+    folder = tmp_path_factory.mktemp("torchvision")
+    return folder, write_torchvision(folder, per_class=4)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory) -> Path:
+    """A CLIP with random weights that scores a thousand prompts in half a second; not to be written into."""
+    from families.tiny_encoders import save_clip
+
+    return save_clip(tmp_path_factory.mktemp("models") / "clip")
+
+
 @pytest.fixture
 def command(capfd, monkeypatch):
     """Run `codyra ARGS...` in this process; gives (exit code, stdout, stderr)."""

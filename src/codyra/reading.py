@@ -35,9 +35,7 @@ _MISFITS = (KeyError, IndexError, AttributeError, TypeError, OverflowError)
 def damaged(file: Path, reason: str) -> NoReturn:
     """Raise the one line about a file that is not what it should be."""
     # The reason may quote the file.
-    raise UserError(
-        f"{file} is damaged: {' '.join(reason.split())[:400]}; restore it or run the experiment again"
-    )
+    raise UserError(f"{file} is damaged: {' '.join(reason.split())[:400]}; restore it or make it anew")
 
 
 def within(folder: Path, name: str | Path) -> Path:
@@ -65,7 +63,7 @@ def check_regular(file: Path) -> int:
     try:
         about = file.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{file} is missing; restore it or run the experiment again") from None
+        raise UserError(f"{file} is missing; restore it or make it anew") from None
     except (OSError, ValueError) as error:
         damaged(file, _why(error))
     if not stat.S_ISREG(about.st_mode):

@@ -154,4 +154,4 @@ def _data_sets(preset: str, overrides: list[str]) -> tuple[str, list[str], dict[
         )
     own = [task for task in stream.chosen() if task.data.startswith(f"{stream.benchmark}:")]
     others = {task.name: task.data for task in stream.chosen() if task not in own}
-    return stream.benchmark, [task.data.rpartition("/")[2] for task in own], others
+    return stream.benchmark, [Path(task.data).name for task in own], others

@@ -28,6 +28,7 @@ from codyra.methods import MethodOptions, option_names, parse_options
 from codyra.naming import nearest
 from codyra.reading import parse_yaml
 from codyra.streams import ClassName, Role, StreamSpec, TaskSpec
+from codyra.streams.benchmarks import BENCHMARKS
 
 PRESETS = resources.files("codyra") / "presets"
 BUILTIN_MODELS = {"builtin:tiny-clip": "demo/tiny_clip"}
@@ -99,15 +100,16 @@ class GuardConfig(BaseModel):
 
     @property
     def task(self) -> TaskSpec:
-        """The held-out set as a task whose one split serves as both."""
+        """The held-out set as a task whose one split serves as both; a benchmark's data set has its own two."""
         split = self.splits.get("test", "test")
+        of_benchmark = self.data.partition(":")[0] in BENCHMARKS
         return TaskSpec(
             name="guard",
             data=self.data,
             prompt=self.prompt,
             classes=self.classes,
             columns=self.columns,
-            splits={"train": split, "test": split},
+            splits=dict(self.splits) if of_benchmark else {"train": split, "test": split},
         )
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -80,6 +81,11 @@ class TaskSpec(BaseModel):
         source, _, location = data.partition(":")
         if source not in SOURCES or not location:
             raise ValueError(f"data {data!r} must be SOURCE:PLACE{did_you_mean(source, SOURCES)}")
+        if source in BENCHMARKS:
+            benchmark, key = BENCHMARKS[source], PurePath(location).name
+            if key not in benchmark.data_sets:
+                near = did_you_mean(key, benchmark.data_sets)
+                raise ValueError(f"data {data!r}: {benchmark.title} has no data set {key!r}{near}")
         return data
 
     @field_validator("prompt")

@@ -21,7 +21,7 @@ def read_aircraft(data_set: DataSet, folder: Path) -> Listing:
         raise UserError(f"{folder / 'variants.txt'} lists a variant twice; replace the file")
     images = Images(folder / "images")
     splits = {}
-    for split in SIZES:
+    for split in data_set.sizes:
         file = folder / f"images_variant_{split}.txt"
         found, labels = [], []
         for number, line in enumerate(read_lines(file), start=1):

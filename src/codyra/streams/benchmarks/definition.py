@@ -58,7 +58,10 @@ class DataSet:
     def look_for(self, data_dir: Path) -> Path | None:
         """The folder of this data set; None where none of the accepted places holds it."""
         places = (data_dir / folder for folder in self.folders)
-        return next((place for place in places if place.is_dir() and (place / self.holds).exists()), None)
+        # Unlike Path's these two answer False where something may not be looked at.
+        return next(
+            (place for place in places if os.path.isdir(place) and os.path.exists(place / self.holds)), None
+        )
 
     def find(self, data_dir: Path) -> Path:
         """The folder of this data set.
@@ -68,7 +71,7 @@ class DataSet:
         """
         if place := self.look_for(data_dir):
             return place
-        there = next((data_dir / folder for folder in self.folders if (data_dir / folder).is_dir()), None)
+        there = next((data_dir / folder for folder in self.folders if os.path.isdir(data_dir / folder)), None)
         if there is not None:
             raise UserError(f"{there} has no {self.holds}; get {self.download}")
         raise UserError(f"{data_dir} has no {' or '.join(self.folders)}; get {self.download}")

@@ -4,6 +4,7 @@ Nothing is unpickled; sizes are checked against what a header promises before an
 """
 
 import gzip
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -13,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codyra.errors import UserError
-from codyra.reading import MAX_TEXT_BYTES, check_regular
+from codyra.reading import MAX_TEXT_BYTES, check_regular, read_bytes
 
 CIFAR_PIXELS = 3 * 32 * 32
 _IDX_UINT8 = 8
-_MAX_IDX_BYTES = 1 << 30
+_MAX_IDX_BYTES = 1 << 26
+"""MNIST's largest file has 47 MB."""
 
 
 def read_lines(file: Path) -> list[str]:
@@ -90,9 +92,9 @@ def read_matlab(file: Path, *names: str) -> list[NDArray[Any]]:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
-    check_regular(file)
+    packed = io.BytesIO(read_bytes(file))
     try:
-        content = loadmat(file, squeeze_me=True, variable_names=names)
+        content = loadmat(packed, squeeze_me=True, variable_names=names)
     except (
         MatReadError,
         NotImplementedError,
@@ -103,6 +105,7 @@ def read_matlab(file: Path, *names: str) -> list[NDArray[Any]]:
         OSError,
         OverflowError,
         MemoryError,
+        UnboundLocalError,
         struct.error,
         zlib.error,
     ) as error:
@@ -111,3 +114,18 @@ def read_matlab(file: Path, *names: str) -> list[NDArray[Any]]:
         if name not in content:
             raise UserError(f"{file} has no variable '{name}'; replace the file")
     return [np.atleast_1d(content[name]) for name in names]
+
+
+def whole_numbers(values: NDArray[Any], place: object) -> list[int]:
+    """The numbers of a MATLAB vector, which may be stored as floats or one array each.
+
+    Raises:
+        UserError: something else is among them.
+    """
+    try:
+        numbers = np.asarray(values.tolist(), np.float64)
+    except (TypeError, ValueError):
+        numbers = np.full(1, np.nan)
+    if numbers.ndim != 1 or not (np.isfinite(numbers) & (numbers == np.floor(numbers))).all():
+        raise UserError(f"{place} are no whole numbers; replace the file")
+    return [int(number) for number in numbers.tolist()]

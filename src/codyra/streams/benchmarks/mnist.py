@@ -29,6 +29,10 @@ def read_mnist(data_set: DataSet, folder: Path) -> Listing:
         pixels = read_idx(raw, f"{stem}-images-idx3-ubyte", 3)
         labels = read_idx(raw, f"{stem}-labels-idx1-ubyte", 1)
         place = raw / f"{stem}-images-idx3-ubyte"
+        if pixels.shape[1:] != (28, 28):
+            raise UserError(
+                f"{place} has images of {pixels.shape[1]} x {pixels.shape[2]}, not 28 x 28; replace it"
+            )
         if len(pixels) != len(labels):
             raise UserError(
                 f"{place} has {len(pixels):,} images but {len(labels):,} labels; replace both files"

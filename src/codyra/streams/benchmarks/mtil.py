@@ -18,7 +18,7 @@ from codyra.reading import read_json
 from codyra.streams.benchmarks import aircraft, mnist
 from codyra.streams.benchmarks.coop import check_distinct_classes
 from codyra.streams.benchmarks.definition import Benchmark, DataSet, Images, Listing, Split, records
-from codyra.streams.benchmarks.formats import read_cifar, read_lines, read_matlab
+from codyra.streams.benchmarks.formats import read_cifar, read_lines, read_matlab, whole_numbers
 from codyra.streams.benchmarks.xtail import sun_images
 from codyra.streams.images import EXTENSIONS, ImageArray, ImageInput
 from codyra.streams.records import Records
@@ -100,7 +100,8 @@ def _read_class_folders(
 
 
 def _read_cifar100(data_set: DataSet, folder: Path) -> Listing:
-    names = tuple(plain(name) for name in read_lines(folder / "fine_label_names.txt"))
+    names = [plain(name) for name in read_lines(folder / "fine_label_names.txt")]
+    check_distinct_classes(names, folder / "fine_label_names.txt")
     splits: dict[Split, Records] = {}
     for split in data_set.sizes:
         file = folder / f"{split}.bin"
@@ -111,7 +112,7 @@ def _read_cifar100(data_set: DataSet, folder: Path) -> Listing:
             )
         images = [ImageArray(str(file), pixels, row) for row in range(len(pixels))]
         splits[split] = records(images, labels.tolist(), names, file)
-    return Listing(names, splits)
+    return Listing(tuple(names), splits)
 
 
 def _read_dtd(data_set: DataSet, folder: Path) -> Listing:
@@ -120,37 +121,44 @@ def _read_dtd(data_set: DataSet, folder: Path) -> Listing:
     for split in data_set.sizes:
         file = folder / "labels" / f"{split}1.txt"
         listed[split] = file, read_lines(file)
-    names = sorted({line.partition("/")[0] for _, lines in listed.values() for line in lines})
-    label = {name: number for number, name in enumerate(names)}
+    folders = sorted({line.partition("/")[0] for _, lines in listed.values() for line in lines})
+    label = {name: number for number, name in enumerate(folders)}
+    names = [plain(name) for name in folders]
+    check_distinct_classes(names, folder / "labels")
     splits = {
         split: records(
             [images.find(line, f"{file}, line {number}") for number, line in enumerate(lines, 1)],
             [label[line.partition("/")[0]] for line in lines],
-            [plain(name) for name in names],
+            names,
             file,
         )
         for split, (file, lines) in listed.items()
     }
-    return Listing(tuple(plain(name) for name in names), splits, images.absent)
+    return Listing(tuple(names), splits, images.absent)
 
 
 def _read_flowers(data_set: DataSet, folder: Path) -> Listing:
     names = tuple(_NAMES["Flowers"].values())
-    (labels,) = read_matlab(folder / "imagelabels.mat", "labels")
-    if labels.min() < 1 or labels.max() > len(names):
-        raise UserError(
-            f"{folder / 'imagelabels.mat'} has labels from {labels.min()} to {labels.max()}; flowers are 1 to "
-            f"{len(names)}, replace the file"
-        )
+    (values,) = read_matlab(folder / "imagelabels.mat", "labels")
+    labels = whole_numbers(values, f"the labels of {folder / 'imagelabels.mat'}")
+    for number, label in enumerate(labels, start=1):
+        if not 1 <= label <= len(names):
+            raise UserError(
+                f"{folder / 'imagelabels.mat'}, image {number}: label {label} is out of range, 1 to {len(names)}"
+            )
     images, file = Images(folder / "jpg"), folder / "setid.mat"
     splits: dict[Split, Records] = {}
     variables: dict[Split, str] = {"train": "trnid", "test": "tstid"}
     for split, variable in variables.items():
-        (numbers,) = read_matlab(file, variable)
-        if len(numbers) and not 1 <= numbers.min() <= numbers.max() <= len(labels):
-            raise UserError(f"{file}: {variable} names images beyond the {len(labels)} of imagelabels.mat")
+        (values,) = read_matlab(file, variable)
+        numbers = whole_numbers(values, f"{variable} of {file}")
+        for number in numbers:
+            if not 1 <= number <= len(labels):
+                raise UserError(
+                    f"{file}: {variable} names image {number}, imagelabels.mat has 1 to {len(labels)}"
+                )
         found = [images.find(f"image_{number:05d}.jpg", f"{file}, {variable}") for number in numbers]
-        splits[split] = records(found, [int(labels[number - 1]) - 1 for number in numbers], names, file)
+        splits[split] = records(found, [labels[number - 1] - 1 for number in numbers], names, file)
     return Listing(names, splits, images.absent)
 
 
@@ -167,18 +175,19 @@ def _read_food(data_set: DataSet, folder: Path) -> Listing:
                 f"{file} is not {{class: [class/number, ...]}}; restore the file as it was handed out"
             )
     keys = sorted(listed["train"])
-    names = tuple(plain(key) for key in keys)
+    label = {key: number for number, key in enumerate(keys)}
+    names = [plain(key) for key in keys]
+    check_distinct_classes(names, folder / "meta/train.json")
     for split, content in listed.items():
         file = folder / "meta" / f"{split}.json"
         if unknown := sorted(set(content) - set(keys)):
             raise UserError(f"{file} has the class {unknown[0]!r}, train.json has not; restore the files")
         found, labels = [], []
-        for label, key in enumerate(keys):
-            for item in content.get(key, ()):
-                found.append(images.find(f"{item}.jpg", file))
-                labels.append(label)
+        for key, items in content.items():
+            found += [images.find(f"{item}.jpg", file) for item in items]
+            labels += [label[key]] * len(items)
         splits[split] = records(found, labels, names, file)
-    return Listing(names, splits, images.absent)
+    return Listing(tuple(names), splits, images.absent)
 
 
 def pet_name(image: str) -> str:
@@ -188,6 +197,7 @@ def pet_name(image: str) -> str:
 
 def _read_pets(data_set: DataSet, folder: Path) -> Listing:
     images = Images(folder / "images")
+    label_of = {str(label + 1): label for label in range(data_set.num_classes)}
     name_of: dict[int, str] = {}
     parts: dict[Split, tuple[Path, list[ImageInput], list[int]]] = {}
     for split in data_set.sizes:
@@ -197,12 +207,12 @@ def _read_pets(data_set: DataSet, folder: Path) -> Listing:
             if line[0] == "#":
                 continue
             image, *figures = line.split()
-            if not figures or not figures[0].isdigit() or not 1 <= int(figures[0]) <= data_set.num_classes:
+            if not figures or figures[0] not in label_of:
                 raise UserError(
                     f"{file}, line {number}: {line!r} is not an image and its class, 1 to {data_set.num_classes}; "
                     "mend the file"
                 )
-            label = int(figures[0]) - 1
+            label = label_of[figures[0]]
             if name_of.setdefault(label, pet_name(image)) != pet_name(image):
                 raise UserError(
                     f"{file}, line {number}: class {label + 1} is {pet_name(image)!r} here, {name_of[label]!r} before"
@@ -242,22 +252,21 @@ def _read_cars(data_set: DataSet, folder: Path) -> Listing:
         (annotations,) = read_matlab(file, "annotations")
         if not {"fname", "class"} <= set(annotations.dtype.names or ()):
             raise UserError(f"{file}: its annotations have no fname and class; replace the file")
-        found, labels = [], []
-        for number, annotation in enumerate(annotations, start=1):
-            label = int(annotation["class"])
+        labels = whole_numbers(annotations["class"], f"the classes of {file}")
+        found = []
+        for number, (label, image) in enumerate(zip(labels, annotations["fname"], strict=True), start=1):
             if not 1 <= label <= len(names):
                 raise UserError(f"{file}, entry {number}: class {label} is out of range, 1 to {len(names)}")
-            found.append(images.find(f"{below}/{annotation['fname']}", f"{file}, entry {number}"))
-            labels.append(label - 1)
-        splits[split] = records(found, labels, names, file)
+            found.append(images.find(f"{below}/{image}", f"{file}, entry {number}"))
+        splits[split] = records(found, [label - 1 for label in labels], names, file)
     return Listing(tuple(names), splits, images.absent)
 
 
 def _read_sun(data_set: DataSet, folder: Path) -> Listing:
     top = sun_images(folder)
-    listed = next(
-        (place / "ClassName.txt" for place in (top, folder) if (place / "ClassName.txt").is_file()), None
-    )
+    # CoOp unpacks the lists beside the folder of the images.
+    lists = (place / "ClassName.txt" for place in (top, top.parent))
+    listed = next((file for file in lists if file.is_file()), None)
     if listed is None:
         raise UserError(f"{top / 'ClassName.txt'} is missing; it is in SUN397.tar.gz")
     classes = [line[3:] for line in read_lines(listed)]

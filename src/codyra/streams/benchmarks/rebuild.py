@@ -15,7 +15,7 @@ from codyra.errors import UserError
 from codyra.reading import read_json
 from codyra.streams.benchmarks.coop import rebuilt_name
 from codyra.streams.benchmarks.definition import DataSet, Images
-from codyra.streams.benchmarks.formats import read_lines, read_matlab
+from codyra.streams.benchmarks.formats import read_lines, read_matlab, whole_numbers
 from codyra.streams.benchmarks.mtil import MTIL, class_folder_names, picture_names
 from codyra.streams.benchmarks.xtail import (
     NOT_IN_CALTECH,
@@ -127,7 +127,7 @@ def _flowers(data_set: DataSet, folder: Path) -> Pool:
     (labels,) = read_matlab(folder / "imagelabels.mat", "labels")
     images = Images(folder / "jpg")
     items = []
-    for number, label in enumerate(labels.tolist(), start=1):
+    for number, label in enumerate(whole_numbers(labels, f"labels of {folder / 'imagelabels.mat'}"), start=1):
         name = names.get(str(label)) if isinstance(names, dict) else None
         if not isinstance(name, str):
             raise UserError(f"{folder / 'cat_to_name.json'} has no name for class {label}; replace the file")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 from codyra.errors import UserError
-from codyra.naming import did_you_mean
 from codyra.streams.benchmarks.definition import Benchmark, DataSet, Listing, Split
 from codyra.streams.records import Source
 
@@ -14,18 +13,17 @@ def read_data_set(benchmark: Benchmark, place: Path, score_split: Literal["test"
     """The data set `place.name` of a benchmark, which lies below `place.parent`.
 
     Raises:
-        UserError: there is no such data set, or something of it is missing or damaged.
+        UserError: something of it is missing or damaged.
     """
-    if place.name not in benchmark.data_sets:
-        raise UserError(
-            f"{benchmark.title} has no data set {place.name!r}{did_you_mean(place.name, benchmark.data_sets)}"
-        )
     data_set = benchmark.data_sets[place.name]
     if not place.parent.is_dir():
         raise UserError(f"no folder {place.parent}; give the folder of the data sets with --set data_dir=...")
     listing = data_set.list(place.parent)
     if score_split not in listing.splits:
-        raise UserError(f"{data_set.key} of {benchmark.title} has no validation part; score its test part")
+        raise UserError(
+            f"{data_set.key} of {benchmark.title} has no {score_split} part; choose others with stream.only, or "
+            "score the test part"
+        )
     if listing.absent:
         more = f" (and {len(listing.absent) - 1:,} more)" if len(listing.absent) > 1 else ""
         raise UserError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from codyra.errors import UserError
+from codyra.errors import UserError, visible
 from codyra.streams.benchmarks.definition import Benchmark, DataSet, Listing, Split
 from codyra.streams.images import ImageFile, ImageInput
 
@@ -56,10 +56,11 @@ def _look(data_set: DataSet, data_dir: Path, decode: bool) -> Finding:
     try:
         listing = data_set.list(data_dir)
     except UserError as error:
-        there = any((data_dir / folder).is_dir() for folder in data_set.folders)
+        there = any(os.path.isdir(data_dir / folder) for folder in data_set.folders)
         return Finding(data_set.key, "partial" if there else "missing", {}, expected, (str(error),), ())
     counts = {split: len(listing.splits[split].inputs) for split in data_set.sizes}
-    faults = [*listing.absent, *_damaged(data_set, listing, decode)]
+    # Names in annotation files may hold anything, and a fault is one line.
+    faults = [visible(line) for line in (*listing.absent, *_damaged(data_set, listing, decode))]
     state: Literal["present", "partial"] = "present" if not faults and counts == expected else "partial"
     return Finding(data_set.key, state, counts, expected, tuple(faults), listing.marks)
 
