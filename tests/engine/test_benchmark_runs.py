@@ -15,7 +15,8 @@ from codyra.cli import main
 from codyra.engine.config import load_config
 from codyra.families import ModelSpec, load_family
 from codyra.history.predict import predict
-from codyra.streams import build_stream
+from codyra.streams import StreamSpec, build_stream
+from miniature_names import CALTECH_FOLDERS
 
 XTAIL_CLASSES = {
     "aircraft": 100,
@@ -327,6 +328,22 @@ def test_a_saved_data_set_takes_the_place_of_the_files(preset, key, first, last,
     marks = about(done)["marks"]
     assert f"{key}: read from hf:{folder}, not from the benchmark's files and splits" in marks
     assert read(done, f"tasks/01-{key}/shots.json")["dataset"] == key
+
+
+def test_classes_that_the_benchmark_has_not_are_left_out_of_a_source(tmp_path):
+    names = [*CALTECH_FOLDERS, "BACKGROUND_Google"]
+    folder = save_hf(tmp_path / "saved", names, train=1)
+    for benchmark, key, count in (("xtail", "caltech101", 100), ("mtil", "Caltech101", 101)):
+        task = {
+            "name": key,
+            "data": f"hf:{folder}",
+            "columns": {"image": "img", "label": "kind"},
+            "splits": {"train": "fit", "test": "check"},
+            "naming": f"{benchmark}/{key}",
+        }
+        (built,) = build_stream(StreamSpec(tasks=[task]), seed=8, default_prompt="{}")
+        assert len(built.class_names) == len(built.train.labels) == len(built.test.labels) == count
+        assert "BACKGROUND_Google" not in built.class_names
 
 
 def test_a_source_with_other_classes_is_refused(command, tmp_path, tiny_clip):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -86,6 +86,21 @@ def renamed(source: Source, rename: Callable[[str], str]) -> Source:
         train=relabelled(source.train),
         test=relabelled(source.test),
     )
+
+
+def without(source: Source, left_out: Collection[str]) -> Source:
+    """The same source without the examples of these classes."""
+
+    def rest(records: Records) -> Records:
+        kept = [place for place, label in enumerate(records.labels) if label not in left_out]
+        return replace(
+            records,
+            inputs=[records.inputs[place] for place in kept],
+            labels=[records.labels[place] for place in kept],
+        )
+
+    names = tuple(name for name in source.class_names if name not in left_out)
+    return replace(source, class_names=names, train=rest(source.train), test=rest(source.test))
 
 
 def text_records(rows: Iterable[tuple[object, object]], place: str) -> Records:

@@ -11,7 +11,7 @@ from codyra.errors import UserError
 from codyra.streams.benchmarks import BENCHMARKS, read_data_set
 from codyra.streams.folders import read_folder
 from codyra.streams.hub import read_dataset
-from codyra.streams.records import Source, renamed
+from codyra.streams.records import Source, renamed, without
 from codyra.streams.spec import TaskSpec
 from codyra.streams.tables import read_table
 
@@ -54,6 +54,7 @@ def _named_as(naming: str, source: Source) -> Source:
     """The source with the class names that a data set of a benchmark has."""
     name, _, key = naming.partition("/")
     data_set = BENCHMARKS[name].data_sets[key]
+    source = without(source, data_set.left_out)
     if len(source.class_names) != data_set.num_classes:
         raise UserError(
             f"{source.train.place} has {len(source.class_names)} classes, {naming} has {data_set.num_classes}"

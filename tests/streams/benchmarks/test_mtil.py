@@ -277,3 +277,11 @@ def test_there_is_no_validation_part(torchvision_tree):
     for key in ("Aircraft", "DTD"):
         with pytest.raises(UserError, match=f"{key} of MTIL has no val part"):
             streams(torchvision_tree[0], only=[key], score_split="val")
+
+
+def test_class_folders_of_other_names_count_by_position_and_are_marked(tmp_path):
+    write_torchvision(tmp_path, only=["EuroSAT"])
+    (tmp_path / "eurosat/2750/Forest").rename(tmp_path / "eurosat/2750/Fir")
+    listing = MTIL.data_sets["EuroSAT"].list(tmp_path)
+    assert listing.class_names[1] == "forest"
+    assert listing.marks == ("class folders other than those handed out, such as Fir",)

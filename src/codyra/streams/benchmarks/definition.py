@@ -42,6 +42,7 @@ class DataSet:
         download: project that hands the data out and the files to take from there.
         read: lists a folder that `find` returned.
         rename: class name of the benchmark for a name of the data set's original form.
+        left_out: classes of the data set's original form that the benchmark has not.
         empty_classes: a class may be without an image in a split, because the benchmark splits at random.
     """
 
@@ -53,6 +54,7 @@ class DataSet:
     download: str
     read: Callable[["DataSet", Path], Listing]
     rename: Callable[[str], str] = lambda name: name
+    left_out: tuple[str, ...] = ()
     empty_classes: bool = False
 
     def look_for(self, data_dir: Path) -> Path | None:

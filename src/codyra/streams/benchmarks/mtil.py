@@ -327,6 +327,7 @@ _DATA_SETS = (
         download="101_ObjectCategories of Caltech-101 (CaltechDATA)",
         read=_read_class_folders("Caltech101", "101_ObjectCategories", ("BACKGROUND_Google",)),
         rename=_names_of("Caltech101"),
+        left_out=("BACKGROUND_Google",),
         empty_classes=True,
     ),
     DataSet(

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from codyra.errors import UserError, visible
-from codyra.streams.benchmarks.definition import Benchmark, DataSet, Listing, Split
+from codyra.streams.benchmarks.definition import Benchmark, DataSet, Split
 from codyra.streams.images import ImageFile, ImageInput
 
 
@@ -17,7 +19,7 @@ class Finding:
 
     Attributes:
         state: "present" (all of it, in the published number), "partial", or "missing".
-        counts: images listed in each split, of which those in `faults` are not there or cannot be read.
+        counts: images of each split that are there and not at fault; none when the data set cannot be listed.
         expected: images of each split as published.
         faults: one line for each file at fault; with what to get when the data set is missing.
         marks: what every run on it will say of itself.
@@ -58,31 +60,31 @@ def _look(data_set: DataSet, data_dir: Path, decode: bool) -> Finding:
     except UserError as error:
         there = any(os.path.isdir(data_dir / folder) for folder in data_set.folders)
         return Finding(data_set.key, "partial" if there else "missing", {}, expected, (str(error),), ())
-    counts = {split: len(listing.splits[split].inputs) for split in data_set.sizes}
-    # Names in annotation files may hold anything, and a fault is one line.
-    faults = [visible(line) for line in (*listing.absent, *_damaged(data_set, listing, decode))]
-    state: Literal["present", "partial"] = "present" if not faults and counts == expected else "partial"
-    return Finding(data_set.key, state, counts, expected, tuple(faults), listing.marks)
-
-
-def _damaged(data_set: DataSet, listing: Listing, decode: bool) -> list[str]:
-    lines = []
+    counts, faults = {}, list(listing.absent)
     for split in data_set.sizes:
-        for image in listing.splits[split].inputs:
-            if (
-                isinstance(image, ImageFile)
-                and os.path.isfile(image.name)
-                and not os.path.getsize(image.name)
-            ):
-                lines.append(f"{image.name} is empty")
-            elif decode and isinstance(image, ImageInput) and (fault := _fault(image)):
-                lines.append(fault)
-    return lines
+        images = [image for image in listing.splits[split].inputs if isinstance(image, ImageInput)]
+        with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
+            present = [image for image in images if _is_there(image)]
+            found = list(pool.map(partial(_fault, decode=decode), present))
+        counts[split] = found.count(None)
+        faults += [fault for fault in found if fault is not None]
+    state: Literal["present", "partial"] = "present" if not faults and counts == expected else "partial"
+    # Names in annotation files may hold anything, and a fault is one line.
+    lines = tuple(visible(fault) for fault in faults)
+    return Finding(data_set.key, state, counts, expected, lines, listing.marks)
 
 
-def _fault(image: ImageInput) -> str | None:
-    try:
-        image.open()
-    except UserError as error:
-        return str(error)
+def _is_there(image: ImageInput) -> bool:
+    """False for a file that `Listing.absent` names; an image inside a larger file is always there."""
+    return not isinstance(image, ImageFile) or os.path.isfile(image.name)
+
+
+def _fault(image: ImageInput, decode: bool) -> str | None:
+    if isinstance(image, ImageFile) and not os.path.getsize(image.name):
+        return f"{image.name} is empty"
+    if decode:
+        try:
+            image.open()
+        except UserError as error:
+            return str(error)
     return None

@@ -80,6 +80,7 @@ _DATA_SETS = (
         download=_with_split("101_ObjectCategories of Caltech-101 (CaltechDATA)"),
         read=read_coop("split_zhou_Caltech101.json", _below("101_ObjectCategories")),
         rename=caltech_name,
+        left_out=NOT_IN_CALTECH,
     ),
     DataSet(
         key="dtd",
