@@ -103,8 +103,8 @@ XTAIL = {
     "a folder that is a file": ("dtd", file_for_folder, ["has no dtd or dtd/dtd"]),
     "no folder of images": ("dtd", removed("dtd/images"), ["dtd has no images"]),
     "no split file": ("dtd", removed(DTD), [DTD, "KaiyangZhou/CoOp", "codyra data rebuild-splits"]),
-    "no validation part": ("dtd", in_split(lambda c: c.pop("val")), [DTD, "no lists train, val and test"]),
-    "a list": ("dtd", written(DTD, "[]"), [DTD, "no lists train, val and test"]),
+    "no test part": ("dtd", in_split(lambda c: c.pop("test")), [DTD, "no lists train and test"]),
+    "a list": ("dtd", written(DTD, "[]"), [DTD, "no lists train and test"]),
     "no JSON": ("dtd", written(DTD, "{"), [DTD, "not JSON"]),
     "deep JSON": ("dtd", written(DTD, "[" * 100_000), [DTD, "not JSON"]),
     "no text": ("dtd", written(DTD, b"\xff\xfe"), [DTD, "damaged"]),
@@ -170,8 +170,8 @@ XTAIL = {
     ),
     "list of images missing": (
         "aircraft",
-        removed("fgvc_aircraft/images_variant_val.txt"),
-        ["images_variant_val.txt is missing"],
+        removed("fgvc_aircraft/images_variant_test.txt"),
+        ["images_variant_test.txt is missing"],
     ),
     "idx file missing": (
         "mnist",

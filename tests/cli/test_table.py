@@ -124,21 +124,22 @@ def test_one_metric(repeats, command):
 
 
 def test_a_table_never_lands_in_a_run(marked, command):
-    before = (marked / "manifest.json").read_bytes()
-    code, _, err = command("table", marked, "--out", marked / "tasks" / ".." / "manifest.json")
+    before = (marked / "accuracy.csv").read_bytes()
+    code, _, err = command("table", marked, "--out", marked / "tasks" / ".." / "accuracy.csv")
     assert code == 2
     assert "choose another place" in err
-    assert (marked / "manifest.json").read_bytes() == before
+    assert (marked / "accuracy.csv").read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--format", "markdwon"], "did you mean 'markdown'?"),
+        (["--format", "tex"], "there is no 'tex'; there are text, csv, markdown, latex"),
+        (["--out", "table.html"], "end it in .txt, .csv, .md, .tex, or say --format"),
         (["--metric", "forgetting"], "forgetting_"),
         (["--metric", "bwt"], "'bwt' has no value per data set"),
         (["no-such-run"], "is no run folder"),
-        (["--out", "no-such-run.csv/x/y"], "cannot"),
+        (["--out", "no-such-run.csv/x/y.csv"], "cannot"),
     ],
 )
 def test_mistakes_end_in_one_line(repeats, command, tmp_path, monkeypatch, options, words):

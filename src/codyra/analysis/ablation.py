@@ -118,6 +118,8 @@ def ablate(
     narrator = narrator or Narrator()
     view, folder = read_run(run), RunFolder(run)
     numbers = select_tasks(folder, view.accuracy.tasks, after)
+    if not numbers:
+        raise UserError(f"{run}: the model after 0 tasks has no updates to take out; finish a task first")
     if not any(_changed_something(view, number) for number in numbers):
         raise UserError(f"{run}: its first {len(numbers)} tasks changed nothing, so nothing can be taken out")
     place = beside(run, "ablation" if after is None else f"ablation-after-{after}", out)

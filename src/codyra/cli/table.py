@@ -9,7 +9,7 @@ from rich.text import Text
 from codyra.cli.console import console
 from codyra.errors import UserError
 
-_ENDINGS = {".csv": "csv", ".md": "markdown", ".tex": "latex"}
+_ENDINGS = {".txt": "text", ".csv": "csv", ".md": "markdown", ".tex": "latex"}
 
 
 def table(
@@ -38,9 +38,13 @@ def table(
     from codyra.report.table import build_tables
     from codyra.report.table_formats import WRITERS
 
-    chosen = format_ or (_ENDINGS.get(out.suffix.lower(), "text") if out else "text")
+    if format_ is None and out is not None and out.suffix.lower() not in _ENDINGS:
+        raise UserError(f"--out {out}: end it in {', '.join(_ENDINGS)}, or say --format")
+    chosen = format_ or (_ENDINGS[out.suffix.lower()] if out else "text")
     if chosen not in WRITERS:
-        raise UserError(f"--format: there is no {chosen!r}{did_you_mean(chosen, WRITERS)}")
+        raise UserError(f"--format: there is no {chosen!r}; there are {', '.join(WRITERS)}")
+    if len({path.resolve() for path in runs}) < len(runs):
+        raise UserError("a run folder is given twice; give each once")
     for name in metric or ():
         if name not in PER_TASK:
             raise UserError(f"--metric: {name!r} has no value per data set{did_you_mean(name, PER_TASK)}")

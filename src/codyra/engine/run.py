@@ -19,9 +19,6 @@ from codyra.engine.plan import Estimate, Plan, check_disk, estimate, make_accele
 from codyra.engine.progress import Narrator, duration, size
 from codyra.update import TaskUpdate
 
-SHOWN_MARKS = 4
-"""Reasons why a run is not the benchmark it is called after, as the console names them before it starts."""
-
 
 class Run:
     """A run folder, read: what was measured and what each task left behind."""
@@ -150,10 +147,7 @@ def say_estimate(plan: Plan, folder: RunFolder, cost: Estimate, narrator: Narrat
     )
     benchmark = benchmark_entry(plan)
     if benchmark is not None and benchmark["marks"]:
-        marks = benchmark["marks"]
-        more = f"; and {len(marks) - SHOWN_MARKS} more in manifest.json" if len(marks) > SHOWN_MARKS else ""
-        shown = "; ".join(marks[:SHOWN_MARKS])
-        narrator.say(f"not {benchmark['title']} as published: {shown}{more}")
+        narrator.say(f"not {benchmark['title']} as published: {'; '.join(benchmark['marks'])}")
 
 
 def _stored_shots(folder: RunFolder, config: RunConfig) -> dict[str, dict[str, Any]]:

@@ -123,7 +123,7 @@ def _shortened(benchmark: dict[str, Any] | None, to: int) -> dict[str, Any] | No
     if benchmark is None:
         return None
     kept = [mark for mark in benchmark["marks"] if not mark.startswith("reverted to ")]
-    return {**benchmark, "marks": [*kept, f"reverted to {to} of {len(benchmark['tasks'])} data sets"]}
+    return {**benchmark, "marks": [f"reverted to {to} of {len(benchmark['tasks'])} data sets", *kept]}
 
 
 def _scored_among(folder: RunFolder, kept: list[str]) -> list[str]:

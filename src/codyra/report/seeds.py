@@ -12,6 +12,19 @@ _NOT_THE_EXPERIMENT = ("seed", "name", "root", "data_dir", "track")
 """Keys of config.yaml that two repetitions of one experiment need not share."""
 _MAX_LABEL = 60
 """Longer labels name the folder instead."""
+_TOLD = {
+    "r": "rank",
+    "targets": "targets",
+    "kappa_total": "thresholds summing to",
+    "kappa_max": "threshold up to",
+    "carry": "carry",
+    "steps": "steps",
+    "epochs": "epochs",
+    "batch_size": "batch",
+    "lr": "learning rate",
+    "precision": "precision",
+}
+"""Settings that stand below a table, and what they are called there."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,16 @@ def spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:
     if not known or len(known) < len(values):
         return None, None
     return math.fsum(known) / len(known), statistics.stdev(known) if len(known) > 1 else None
+
+
+def how_trained(run: LabelledRun) -> str:
+    """The options of the method and of training that a reader must know to compare rows; "" for no training."""
+    if not run.trains:
+        return ""
+    sections = (run.view.config.get(name) for name in ("method", "train"))
+    settings = dict(pair for section in sections for pair in _leaves(section, ""))
+    shown = [f"{name} {settings[key]}" for key, name in _TOLD.items() if settings.get(key) is not None]
+    return ", ".join(shown)
 
 
 def _label(run: LabelledRun, rows: Sequence[LabelledRun]) -> str:

@@ -18,7 +18,7 @@ from codyra.report.published import (
 )
 from codyra.report.runs import LabelledRun, comparable_groups, differences, label_runs
 from codyra.report.scores import METRIC_NAMES, space
-from codyra.report.seeds import Repeats, group_by_seed, spread
+from codyra.report.seeds import Repeats, group_by_seed, how_trained, spread
 
 MAIN = ("transfer", "average", "last")
 """The blocks of every table; the other metrics of `metrics.PER_TASK` are shown when they are asked for."""
@@ -143,9 +143,11 @@ def _protocol(order: int, shots: int | None) -> str:
 def _remarks(group: Sequence[LabelledRun], repeats: Sequence[Repeats]) -> list[str]:
     pooled = group[0].setting("stream", "label_space") != "task"
     bases = dict.fromkeys(run.view.manifest.base.name for run in group)
+    trained = [f"{row.label}: {described}." for row in repeats if (described := how_trained(row.runs[0]))]
     remarks = [
         f"Percent; an example counts as right when its true class wins {space(pooled)}.",
         f"Base model: {', '.join(bases)}.",
+        *trained,
     ]
     unlike = differences([run for run in group if run.trains])
     if len({tuple(sorted(row.seeds)) for row in repeats}) <= 1:
@@ -160,9 +162,11 @@ def _beside(benchmark: BenchmarkInfo, run: LabelledRun) -> tuple[PublishedTable 
     tasks = run.view.accuracy.tasks
     if tasks != benchmark.tasks:
         shared = sum(task in benchmark.tasks for task in tasks)
+        others = f" and {len(tasks) - shared} more" if len(tasks) > shared else ""
+        order = ", in another order" if sorted(tasks) == sorted(benchmark.tasks) else ""
         return None, (
             f"No published rows: this stream has {shared} of the {len(benchmark.tasks)} data sets of "
-            f"{benchmark.title}, and Transfer, Average and Last over other data sets are other figures."
+            f"{benchmark.title}{others}{order}; Transfer, Average and Last are other figures there."
         )
     table = published_for(benchmark)
     if table is None:

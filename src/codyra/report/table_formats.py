@@ -100,16 +100,15 @@ def as_csv(tables: Sequence[Table]) -> str:
         marks = "; ".join(map(visible, table.marks))
         for block in table.blocks:
             for row in block.rows:
-                source = table.source if row.kind == "published" else None
+                # Marks are of the measured rows, a source is that of the published ones.
+                where = ("", table.source) if row.kind == "published" else (marks, None)
                 for column, cell in zip(block.columns, row.cells, strict=True):
                     names = map(visible, (table.title, column.metric, column.data_set or "", row.label))
                     notes = "; ".join(map(visible, (*row.notes, *cell.notes)))
                     value = cell.value
                     if column.digits is None and value is not None:
                         value = round(value)
-                    lines.writerow(
-                        [number, *names, row.kind, row.num_runs, value, cell.std, notes, marks, source]
-                    )
+                    lines.writerow([number, *names, row.kind, row.num_runs, value, cell.std, notes, *where])
     return text.getvalue()
 
 

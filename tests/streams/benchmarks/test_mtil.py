@@ -284,4 +284,4 @@ def test_class_folders_of_other_names_count_by_position_and_are_marked(tmp_path)
     (tmp_path / "eurosat/2750/Forest").rename(tmp_path / "eurosat/2750/Fir")
     listing = MTIL.data_sets["EuroSAT"].list(tmp_path)
     assert listing.class_names[1] == "forest"
-    assert listing.marks == ("class folders other than those handed out, such as Fir",)
+    assert listing.marks == ("class folders other than those handed out: Fir is there, Forest is not",)

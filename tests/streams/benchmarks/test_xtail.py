@@ -262,3 +262,18 @@ def test_only_one_order_and_three_modes_of_prompts():
         with pytest.raises(UserError) as refused:
             load_config("xtail-vit-b16", [override])
         assert message in str(refused.value)
+
+
+def test_a_missing_validation_part_is_missed_by_nobody_but_who_asks_for_it(tmp_path):
+    write_coop(tmp_path, only=["dtd", "aircraft"])
+    file = tmp_path / "dtd/split_zhou_DescribableTextures.json"
+    content = json.loads(file.read_text())
+    del content["val"]
+    file.write_text(json.dumps(content))
+    (tmp_path / "fgvc_aircraft/images_variant_val.txt").unlink()
+    for key in ("dtd", "aircraft"):
+        task = {"name": key, "data": f"xtail:{tmp_path}/{key}"}
+        (built,) = build_stream(StreamSpec(tasks=[task]), seed=8, default_prompt="{}")
+        assert len(built.train.labels) == 2 * XTAIL.data_sets[key].num_classes
+        with pytest.raises(UserError, match="has no val part"):
+            build_stream(StreamSpec(tasks=[task], score_split="val"), seed=8, default_prompt="{}")

@@ -44,7 +44,11 @@ def read_coop(
             marks = (f"rebuilt split, seed {content.get('seed')}",)
         images = Images(image_root(folder))
         names: dict[int, str] = {}
-        parts = {split: _entries(content[split], data_set, f"{file}, {split}", names) for split in SPLITS}
+        parts = {
+            split: _entries(content[split], data_set, f"{file}, {split}", names)
+            for split in SPLITS
+            if split in content
+        }
         for label in range(data_set.num_classes):
             if label not in names:
                 raise UserError(
@@ -74,8 +78,11 @@ def check_distinct_classes(names: list[str], place: object) -> None:
 
 def _load(file: Path) -> dict[str, Any]:
     content = read_json(file)
-    if not isinstance(content, dict) or not all(isinstance(content.get(split), list) for split in SPLITS):
-        raise UserError(f"{file} has no lists train, val and test; get it anew from {WHERE}")
+    # Nothing but choosing hyper-parameters needs val.
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(split, [] if split == "val" else None), list) for split in SPLITS
+    ):
+        raise UserError(f"{file} has no lists train and test; get it anew from {WHERE}")
     return content
 
 

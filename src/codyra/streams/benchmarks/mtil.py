@@ -88,7 +88,10 @@ def _read_class_folders(
             raise UserError(f"{top / odd[0]} is {what}; restore the folder as it was handed out")
         # As ZSCL does it: the names stand in the order of the folders.
         names = tuple(known.values())
-        marks = (f"class folders other than those handed out, such as {odd[0]}",) if odd else ()
+        marks: tuple[str, ...] = ()
+        if odd:
+            foreign, absent = (sorted(set(a) - set(b))[0] for a, b in ((folders, known), (known, folders)))
+            marks = (f"class folders other than those handed out: {foreign} is there, {absent} is not",)
         images, found, labels = Images(top), [], []
         for label, name in enumerate(folders):
             for file in picture_names(top / name):

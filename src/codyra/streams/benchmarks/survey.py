@@ -61,7 +61,7 @@ def _look(data_set: DataSet, data_dir: Path, decode: bool) -> Finding:
         there = any(os.path.isdir(data_dir / folder) for folder in data_set.folders)
         return Finding(data_set.key, "partial" if there else "missing", {}, expected, (str(error),), ())
     counts, faults = {}, list(listing.absent)
-    for split in data_set.sizes:
+    for split in (split for split in data_set.sizes if split in listing.splits):
         images = [image for image in listing.splits[split].inputs if isinstance(image, ImageInput)]
         with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
             present = [image for image in images if _is_there(image)]
