@@ -8,7 +8,7 @@ from codyra.report.markup import Markup, join, tag
 from codyra.report.numbers import MINUS
 
 _WIDTH, _HEIGHT = 640, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 610, 84, 336
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 610, 84, 336
 _MAX_TICKS = 20
 _NAMES = ("update of the task, |ΔW|", f"distance from the base model, |θₜ {MINUS} θ₀|")
 

@@ -9,7 +9,7 @@ from codyra.report.charts import nice_ticks
 from codyra.report.markup import Markup, join, tag
 
 _WIDTH, _HEIGHT = 800, 520
-_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 620, 48, 456
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 620, 48, 456
 _KEY = 650
 _ROW = 24
 _CROSS = 7

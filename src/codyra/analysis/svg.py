@@ -142,7 +142,7 @@ class Frame:
         middle_x, middle_y = (self.left + self.right) / 2, (self.top + self.bottom) / 2
         parts.append(text(x_label, middle_x, self.bottom + 38, anchor="middle", fill=INK))
         if self.y_ticks:
-            parts.append(text(y_label, self.left - 50, middle_y, anchor="middle", fill=INK, turned=True))
+            parts.append(text(y_label, self.left - 60, middle_y, anchor="middle", fill=INK, turned=True))
         return join(parts)
 
 
