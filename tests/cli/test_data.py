@@ -180,7 +180,7 @@ def test_missing_splits_are_rebuilt_by_coops_rules(command, without_splits):
         listing = XTAIL.data_sets[key].list(without_splits)
         suffix = " satellite location" if key == "eurosat" else ""
         assert list(listing.class_names) == [name + suffix for name in XTAIL_NAMES[key]]
-        assert listing.absent == []
+        assert listing.absent == {}
         assert listing.marks == ("rebuilt split, seed 1",)
         found = items(listing, without_splits)
         # 50/20/30 of all ten, or 80/20 of the eight official training images: round(1.6) = 2

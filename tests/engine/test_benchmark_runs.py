@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, CLIPModel
 
 from codyra.cli import main
 from codyra.engine.config import load_config
+from codyra.errors import UserError
 from codyra.families import ModelSpec, load_family
 from codyra.history.predict import predict
 from codyra.streams import StreamSpec, build_stream
@@ -356,3 +357,19 @@ def test_a_source_with_other_classes_is_refused(command, tmp_path, tiny_clip):
     assert code == 2
     assert "has 2 classes, xtail/eurosat has 10" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (
+            "{data: 'hf:x/y@1', colums: {}}",
+            "sources.dtd.colums: there is no such key, did you mean 'columns'?",
+        ),
+        ("{}", "sources.dtd.data: Field required"),
+        ("{data: 'csv:x'}", "must begin with hf:"),
+    ],
+)
+def test_a_mistake_in_a_source_is_named_with_its_place(source, words):
+    with pytest.raises(UserError, match=words.replace("?", r"\?").replace("'", ".")):
+        load_config("xtail-vit-b16", [f"stream.sources.dtd={source}"])

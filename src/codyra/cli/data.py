@@ -45,6 +45,10 @@ def verify(
     name, keys, elsewhere = _data_sets(preset, set_ or [])
     if not data_dir.is_dir():
         raise UserError(f"--data-dir: there is no folder {data_dir}")
+    if not keys:
+        raise UserError(
+            f"{preset}: every data set is read from elsewhere; `codyra run --dry-run` looks at those"
+        )
     with console.status("") as status:
         findings = survey(
             BENCHMARKS[name], keys, data_dir, decode, lambda key: status.update(f"looking at {key}")

@@ -88,10 +88,16 @@ def _provenance(view: RunView, selection: Selection, about: About) -> str:
         ("run", f"{text(view.name)}, {manifest.status}, seed {manifest.seed}"),
         ("method", text(manifest.method.name)),
         *_stream_metrics(view, selection),
+        *_caveat(view),
         ("learnt with", versions),
         ("written by", f"codyra {about.codyra}"),
     ]
     return table(("", ""), rows)
+
+
+def _caveat(view: RunView) -> list[tuple[str, str]]:
+    benchmark = view.manifest.benchmark
+    return [("benchmark", text(benchmark.caveat))] if benchmark is not None and benchmark.caveat else []
 
 
 def _stream_metrics(view: RunView, selection: Selection) -> list[tuple[str, str]]:
@@ -106,10 +112,7 @@ def _stream_metrics(view: RunView, selection: Selection) -> list[tuple[str, str]
         "forgetting from the best": metrics.forgetting_max,
         "forgetting from just learnt": metrics.forgetting_diag,
     }
-    benchmark = view.manifest.benchmark
-    caveat = f" ({text(benchmark.caveat)})" if benchmark is not None and benchmark.caveat else ""
-    figures = ", ".join(f"{name} {figure(value, 2)}" for name, value in shown.items())
-    return [("over the stream", figures + caveat)]
+    return [("over the stream", ", ".join(f"{name} {figure(value, 2)}" for name, value in shown.items()))]
 
 
 def _tasks(view: RunView, selection: Selection, about: About) -> str:

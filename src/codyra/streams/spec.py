@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from codyra.errors import UserError
 from codyra.naming import check_distinct, check_task_name, did_you_mean
@@ -255,10 +255,7 @@ def benchmark_tasks(section: Mapping[str, Any]) -> list[dict[str, Any]]:
     for key in benchmark.orders[order]:
         place = {"data": f"{benchmark.name}:${{data_dir}}/{key}"}
         if key in sources:
-            place = {
-                **SourceSpec.model_validate(sources[key]).model_dump(),
-                "naming": f"{benchmark.name}/{key}",
-            }
+            place = {**_checked_source(key, sources[key]), "naming": f"{benchmark.name}/{key}"}
         # A class with fewer images than shots contributes all of them, as the protocol says.
         tasks.append(
             {
@@ -270,3 +267,15 @@ def benchmark_tasks(section: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return tasks
+
+
+def _checked_source(key: str, given: Any) -> dict[str, Any]:
+    try:
+        return SourceSpec.model_validate(given).model_dump()
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(map(str, ("sources", key, *fault["loc"])))
+        if fault["type"] == "extra_forbidden":
+            near = did_you_mean(str(fault["loc"][-1]), SourceSpec.model_fields)
+            raise ValueError(f"{place}: there is no such key{near}") from None
+        raise ValueError(f"{place}: {fault['msg'].removeprefix('Value error, ')}") from None

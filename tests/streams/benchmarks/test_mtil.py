@@ -113,7 +113,7 @@ def test_official_splits(listings, torchvision_tree, key):
     folder, truth = torchvision_tree
     found = items(listings[key], folder)
     assert found == {split: truth[key][split] for split in ("train", "test")}
-    assert listings[key].absent == []
+    assert listings[key].absent == {}
 
 
 @pytest.mark.parametrize("key", SEEDED)
@@ -232,7 +232,7 @@ def test_the_tree_of_coop_serves_mtil_too(tmp_path):
     truth = write_coop(tmp_path, train=1, only=["oxford_flowers", "stanford_cars", "sun397", "oxford_pets"])
     for key in ("Flowers", "StanfordCars", "SUN397", "OxfordPet"):
         listing = MTIL.data_sets[key].list(tmp_path)
-        assert listing.absent == []
+        assert listing.absent == {}
     counts = Counter(name for part in listing.splits.values() for name in part.labels)
     assert len(counts) == 37
     assert sum(counts.values()) == sum(len(part) for part in truth["oxford_pets"].values())
@@ -285,3 +285,12 @@ def test_class_folders_of_other_names_count_by_position_and_are_marked(tmp_path)
     listing = MTIL.data_sets["EuroSAT"].list(tmp_path)
     assert listing.class_names[1] == "forest"
     assert listing.marks == ("class folders other than those handed out: Fir is there, Forest is not",)
+
+
+def test_a_class_of_sun397_without_images_is_refused(tmp_path):
+    write_torchvision(tmp_path, only=["SUN397"])
+    folder = next(path for path in sorted((tmp_path / "SUN397/a").iterdir()) if path.is_dir())
+    for file in folder.rglob("sun_*.jpg"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"has the class .*, but .* has no image of it"):
+        MTIL.data_sets["SUN397"].list(tmp_path)

@@ -138,7 +138,7 @@ def test_what_a_tree_holds_is_what_is_read(spelling, key, coop_tree, other_tree)
     listing = XTAIL.data_sets[key].list(folder)
     assert items(listing, folder) == truth[key]
     assert list(listing.class_names) == names_of(key)
-    assert listing.absent == []
+    assert listing.absent == {}
     assert listing.marks == ()
 
 
@@ -235,15 +235,23 @@ def test_an_image_whose_extension_is_in_the_other_case_is_found(tmp_path):
     renamed = tmp_path / truth["train"][0][0]
     renamed.rename(renamed.with_suffix(".JPG"))
     listing = XTAIL.data_sets["oxford_pets"].list(tmp_path)
-    assert listing.absent == []
+    assert listing.absent == {}
     assert listing.splits["train"].inputs[0].name == str(renamed.with_suffix(".JPG"))
 
 
 def test_a_split_file_of_the_real_size_is_read(tmp_path):
     """Food-101's has 101,000 entries, indented; nothing that reads it may refuse it for its size."""
-    entry = ["a_class_of_food_with_a_long_name/1234567.jpg", 0, "a_class_of_food_with_a_long_name"]
-    rows = [[entry[0], label, f"{entry[2]}_{label}"] for label in range(101)]
-    content = {"train": rows * 500, "val": rows * 200, "test": rows * 300}
+    name = "a_class_of_food_with_a_long_name"
+
+    def rows(first, count):
+        numbers = range(first, first + count)
+        return [
+            [f"{name}/{label:03d}{n:04d}.jpg", label, f"{name}_{label}"]
+            for n in numbers
+            for label in range(101)
+        ]
+
+    content = {"train": rows(0, 500), "val": rows(500, 200), "test": rows(700, 300)}
     folder = tmp_path / "food-101"
     (folder / "images").mkdir(parents=True)
     file = folder / "split_zhou_Food101.json"
@@ -251,6 +259,7 @@ def test_a_split_file_of_the_real_size_is_read(tmp_path):
     listing = XTAIL.data_sets["food101"].list(tmp_path)
     assert {split: len(part.inputs) for split, part in listing.splits.items()} == PUBLISHED["food101"][2]
     assert len(listing.absent) == 101_000
+    assert listing.faults == ()
 
 
 def test_only_one_order_and_three_modes_of_prompts():
@@ -277,3 +286,77 @@ def test_a_missing_validation_part_is_missed_by_nobody_but_who_asks_for_it(tmp_p
         assert len(built.train.labels) == 2 * XTAIL.data_sets[key].num_classes
         with pytest.raises(UserError, match="has no val part"):
             build_stream(StreamSpec(tasks=[task], score_split="val"), seed=8, default_prompt="{}")
+
+
+def test_an_image_in_two_parts_is_named_and_marks_the_run(tmp_path):
+    write_coop(tmp_path, only=["dtd"])
+    file = tmp_path / "dtd/split_zhou_DescribableTextures.json"
+    content = json.loads(file.read_text())
+    content["test"][0] = content["train"][0]
+    content["train"][3] = content["train"][2]
+    file.write_text(json.dumps(content))
+    listing = XTAIL.data_sets["dtd"].list(tmp_path)
+    leaked, doubled = content["train"][0][0], content["train"][2][0]
+    assert listing.faults[0] == f"images listed twice in train: 1, such as {doubled}"
+    assert listing.faults[1] == f"images in both train and test: 1, such as {leaked}"
+    task = {"name": "dtd", "data": f"xtail:{tmp_path}/dtd"}
+    (built,) = build_stream(StreamSpec(tasks=[task]), seed=8, default_prompt="{}")
+    assert set(listing.faults) <= set(built.marks)
+
+
+def test_a_class_without_a_training_image_is_a_fault(tmp_path):
+    write_coop(tmp_path, only=["dtd"])
+    file = tmp_path / "dtd/split_zhou_DescribableTextures.json"
+    content = json.loads(file.read_text())
+    name = content["test"][0][2]
+    content["train"] = [entry for entry in content["train"] if entry[2] != name]
+    file.write_text(json.dumps(content))
+    listing = XTAIL.data_sets["dtd"].list(tmp_path)
+    assert listing.faults == (f"classes without an image in train: 1, such as {name!r}",)
+
+
+def test_split_file_and_images_may_lie_in_either_spelling_of_the_folder(tmp_path):
+    write_coop(tmp_path, only=["sun397"], spelling="other")
+    expected = XTAIL.data_sets["sun397"].list(tmp_path)
+    (tmp_path / "sun397").mkdir()
+    (tmp_path / "SUN397/split_zhou_SUN397.json").rename(tmp_path / "sun397/split_zhou_SUN397.json")
+    listing = XTAIL.data_sets["sun397"].list(tmp_path)
+    assert listing.class_names == expected.class_names
+    assert listing.absent == {}
+
+
+def test_eurosat_may_be_unpacked_as_its_archive_is_called_today(tmp_path):
+    write_coop(tmp_path, only=["eurosat"])
+    (tmp_path / "eurosat/2750").rename(tmp_path / "eurosat/EuroSAT_RGB")
+    assert XTAIL.data_sets["eurosat"].list(tmp_path).absent == {}
+
+
+def test_a_rebuilt_split_keeps_its_mark_under_another_name(tmp_path):
+    write_coop(tmp_path, only=["dtd"])
+    file = tmp_path / "dtd/split_zhou_DescribableTextures.json"
+    file.write_text(json.dumps({"seed": 3, **json.loads(file.read_text())}))
+    assert XTAIL.data_sets["dtd"].list(tmp_path).marks == ("rebuilt split, seed 3",)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb"])
+def test_a_class_without_a_name_is_refused(name, tmp_path):
+    write_coop(tmp_path, only=["dtd"])
+    file = tmp_path / "dtd/split_zhou_DescribableTextures.json"
+    content = json.loads(file.read_text())
+    old = content["train"][0][2]
+    for part in content.values():
+        for entry in part:
+            entry[2] = name if entry[2] == old else entry[2]
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="which is no class name; mend the file"):
+        XTAIL.data_sets["dtd"].list(tmp_path)
+
+
+def test_a_missing_validation_image_stops_nobody(tmp_path):
+    write_coop(tmp_path, only=["dtd"])
+    listing = XTAIL.data_sets["dtd"].list(tmp_path)
+    gone = listing.splits["val"].inputs[0].name
+    (tmp_path / gone).unlink()
+    task = {"name": "dtd", "data": f"xtail:{tmp_path}/dtd"}
+    build_stream(StreamSpec(tasks=[task]), seed=8, default_prompt="{}")
+    assert list(XTAIL.data_sets["dtd"].list(tmp_path).absent) == [gone]

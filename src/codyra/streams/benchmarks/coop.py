@@ -29,10 +29,10 @@ def read_coop(
     """
 
     def read(data_set: DataSet, folder: Path) -> Listing:
-        file = folder / split_file
+        file = find_split(split_file, data_set, folder)
         marks: tuple[str, ...] = ()
         if not file.is_file():
-            rebuilt = folder / rebuilt_name(split_file)
+            rebuilt = find_split(rebuilt_name(split_file), data_set, folder)
             if not rebuilt.is_file():
                 raise UserError(
                     f"{file} is missing; get it from {WHERE}, or make a split of your own (which marks every run on "
@@ -40,7 +40,7 @@ def read_coop(
                 )
             file = rebuilt
         content = _load(file)
-        if file.name != split_file:
+        if file.name != split_file or "seed" in content:
             marks = (f"rebuilt split, seed {content.get('seed')}",)
         images = Images(image_root(folder))
         names: dict[int, str] = {}
@@ -55,7 +55,7 @@ def read_coop(
                     f"{file} has no image of label {label}; labels are 0 to {data_set.num_classes - 1}"
                 )
         class_names = [name(names[label]) for label in range(data_set.num_classes)]
-        check_distinct_classes(class_names, file)
+        check_class_names(class_names, file)
         splits: dict[Split, Records] = {}
         for split, entries in parts.items():
             place = f"{file}, {split}"
@@ -68,9 +68,20 @@ def read_coop(
     return read
 
 
-def check_distinct_classes(names: list[str], place: object) -> None:
-    """Raise UserError for two labels of one name, whose images could not be told apart."""
+def find_split(name: str, data_set: DataSet, folder: Path) -> Path:
+    """The split file of a data set whose images are in `folder`; it need not exist.
+
+    It may lie in the other spelling of the folder.
+    """
+    places = (folder, folder.parent, *(folder.parent / other for other in data_set.folders))
+    return next((place / name for place in places if (place / name).is_file()), folder / name)
+
+
+def check_class_names(names: list[str], place: object) -> None:
+    """Raise UserError for a name that is no name, or two labels of one, whose images could not be told apart."""
     for label, name in enumerate(names):
+        if not name.strip() or not name.isprintable():
+            raise UserError(f"{place} calls label {label} {name!r}, which is no class name; mend the file")
         first = names.index(name)
         if first < label:
             raise UserError(f"{place} calls both label {first} and label {label} {name!r}; mend the file")

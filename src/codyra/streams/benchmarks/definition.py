@@ -1,8 +1,10 @@
 """What a benchmark is made of: its data sets, where each may lie on disk, and how many images it has."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,14 +22,16 @@ class Listing:
     Attributes:
         class_names: in label order.
         splits: images and class names of each split that the data set has.
-        absent: images that its files name and that are not there.
+        absent: of each image that its files name and that is not there, by its path: a line that says so.
+        faults: what else is wrong with it, one line each; a run on it is marked.
         marks: what the run must say of itself because of this, such as "rebuilt split, seed 1".
     """
 
     class_names: tuple[str, ...]
     splits: dict[Split, Records]
-    absent: list[str] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class DataSet:
         key: name of its task.
         sizes: images of each split, as published.
         folders: where it may lie below the data folder, the usual place first.
-        holds: what the folder must have in it to be the right one, relative to it; empty for nothing in particular.
+        holds: of which the folder must have one in it to be the right one, relative to it.
         download: project that hands the data out and the files to take from there.
         read: lists a folder that `find` returned.
         rename: class name of the benchmark for a name of the data set's original form.
@@ -50,7 +54,7 @@ class DataSet:
     num_classes: int
     sizes: Mapping[Split, int]
     folders: tuple[str, ...]
-    holds: str
+    holds: tuple[str, ...]
     download: str
     read: Callable[["DataSet", Path], Listing]
     rename: Callable[[str], str] = lambda name: name
@@ -60,9 +64,9 @@ class DataSet:
     def look_for(self, data_dir: Path) -> Path | None:
         """The folder of this data set; None where none of the accepted places holds it."""
         places = (data_dir / folder for folder in self.folders)
-        # Unlike Path's these two answer False where something may not be looked at.
+        # Unlike Path's it answers False where something may not be looked at.
         return next(
-            (place for place in places if os.path.isdir(place) and os.path.exists(place / self.holds)), None
+            (place for place in places if any(os.path.exists(place / held) for held in self.holds)), None
         )
 
     def find(self, data_dir: Path) -> Path:
@@ -75,7 +79,7 @@ class DataSet:
             return place
         there = next((data_dir / folder for folder in self.folders if os.path.isdir(data_dir / folder)), None)
         if there is not None:
-            raise UserError(f"{there} has no {self.holds}; get {self.download}")
+            raise UserError(f"{there} has no {' or '.join(self.holds)}; get {self.download}")
         raise UserError(f"{data_dir} has no {' or '.join(self.folders)}; get {self.download}")
 
     def list(self, data_dir: Path) -> Listing:
@@ -94,6 +98,7 @@ class DataSet:
                 f"{folder} has {len(listing.class_names)} classes, {self.key} has {self.num_classes}; "
                 "complete or replace the data set"
             )
+        listing.faults = (*_repeated(listing), *(() if self.empty_classes else _without_images(listing)))
         return listing
 
 
@@ -117,12 +122,43 @@ class Benchmark:
     wording: Mapping[str, Callable[[str], dict[str, Any]]]
 
 
+def _repeated(listing: Listing) -> list[str]:
+    """Of every two parts, and of every part, how many images are in both or in it twice."""
+    keys = {
+        split: [image.key for image in part.inputs if isinstance(image, ImageFile)]
+        for split, part in listing.splits.items()
+    }
+    lines = []
+    for split, listed in keys.items():
+        if twice := [key for key, times in Counter(listed).items() if times > 1]:
+            lines.append(f"images listed twice in {split}: {len(twice):,}, such as {twice[0]}")
+    for one, other in combinations(keys, 2):
+        if both := sorted(set(keys[one]) & set(keys[other])):
+            lines.append(f"images in both {one} and {other}: {len(both):,}, such as {both[0]}")
+    return lines
+
+
+def _without_images(listing: Listing) -> list[str]:
+    lines = []
+    for split, part in listing.splits.items():
+        present = set(part.labels)
+        empty = [name for name in listing.class_names if name not in present]
+        if empty and split != "val":  # which nothing learns from
+            lines.append(f"classes without an image in {split}: {len(empty):,}, such as {empty[0]!r}")
+    return lines
+
+
+def first_there(folder: Path, *names: str) -> Path:
+    """The first of these folders that exists in `folder`, or the first of all."""
+    return next((folder / name for name in names if (folder / name).is_dir()), folder / names[0])
+
+
 class Images:
     """Collects the images of one folder by the names that annotation files give them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.absent: list[str] = []
+        self.absent: dict[str, str] = {}
 
     def find(self, name: str, said_by: object) -> ImageInput:
         """The image called `name`; one whose extension is in the other case on disk is that one too.
@@ -136,8 +172,9 @@ class Images:
         for spelling in (name, f"{stem}{dot}{extension.swapcase()}"):
             if os.path.isfile(os.path.join(self.folder, spelling)):
                 return ImageFile(self.folder, spelling)
-        self.absent.append(f"{said_by} names {self.folder / name}, which is not there")
-        return ImageFile(self.folder, name)
+        image = ImageFile(self.folder, name)
+        self.absent[image.name] = f"{said_by} names {image.name}, which is not there"
+        return image
 
 
 def records(

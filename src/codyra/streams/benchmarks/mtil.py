@@ -16,10 +16,18 @@ import torch
 from codyra.errors import UserError
 from codyra.reading import read_json
 from codyra.streams.benchmarks import aircraft, mnist
-from codyra.streams.benchmarks.coop import check_distinct_classes
-from codyra.streams.benchmarks.definition import Benchmark, DataSet, Images, Listing, Split, records
+from codyra.streams.benchmarks.coop import check_class_names
+from codyra.streams.benchmarks.definition import (
+    Benchmark,
+    DataSet,
+    Images,
+    Listing,
+    Split,
+    first_there,
+    records,
+)
 from codyra.streams.benchmarks.formats import read_cifar, read_lines, read_matlab, whole_numbers
-from codyra.streams.benchmarks.xtail import sun_images
+from codyra.streams.benchmarks.xtail import EUROSAT_ROOTS, sun_images
 from codyra.streams.images import EXTENSIONS, ImageArray, ImageInput
 from codyra.streams.records import Records
 
@@ -77,10 +85,10 @@ def picture_names(folder: Path) -> list[str]:
 
 
 def _read_class_folders(
-    key: str, below: str, left_out: Sequence[str] = ()
+    key: str, roots: Sequence[str], left_out: Sequence[str] = ()
 ) -> Callable[[DataSet, Path], Listing]:
     def read(data_set: DataSet, folder: Path) -> Listing:
-        top = folder / below
+        top = first_there(folder, *roots)
         folders, known = class_folder_names(top, left_out), _NAMES[key]
         odd = sorted(set(folders) ^ set(known))
         if len(folders) != len(known):
@@ -104,7 +112,7 @@ def _read_class_folders(
 
 def _read_cifar100(data_set: DataSet, folder: Path) -> Listing:
     names = [plain(name) for name in read_lines(folder / "fine_label_names.txt")]
-    check_distinct_classes(names, folder / "fine_label_names.txt")
+    check_class_names(names, folder / "fine_label_names.txt")
     splits: dict[Split, Records] = {}
     for split in data_set.sizes:
         file = folder / f"{split}.bin"
@@ -127,7 +135,7 @@ def _read_dtd(data_set: DataSet, folder: Path) -> Listing:
     folders = sorted({line.partition("/")[0] for _, lines in listed.values() for line in lines})
     label = {name: number for number, name in enumerate(folders)}
     names = [plain(name) for name in folders]
-    check_distinct_classes(names, folder / "labels")
+    check_class_names(names, folder / "labels")
     splits = {
         split: records(
             [images.find(line, f"{file}, line {number}") for number, line in enumerate(lines, 1)],
@@ -180,7 +188,7 @@ def _read_food(data_set: DataSet, folder: Path) -> Listing:
     keys = sorted(listed["train"])
     label = {key: number for number, key in enumerate(keys)}
     names = [plain(key) for key in keys]
-    check_distinct_classes(names, folder / "meta/train.json")
+    check_class_names(names, folder / "meta/train.json")
     for split, content in listed.items():
         file = folder / "meta" / f"{split}.json"
         if unknown := sorted(set(content) - set(keys)):
@@ -229,7 +237,7 @@ def _read_pets(data_set: DataSet, folder: Path) -> Listing:
                 f"{folder / 'annotations'} names no image of class {label + 1}; restore the lists"
             )
     names = [name_of[label] for label in range(data_set.num_classes)]
-    check_distinct_classes(names, folder / "annotations")
+    check_class_names(names, folder / "annotations")
     return Listing(
         tuple(names),
         {split: records(found, labels, names, file) for split, (file, found, labels) in parts.items()},
@@ -241,10 +249,14 @@ def _read_cars(data_set: DataSet, folder: Path) -> Listing:
     devkit = folder / "devkit"
     (listed,) = read_matlab(devkit / "cars_meta.mat", "class_names")
     names = [str(name) for name in listed]
-    check_distinct_classes(names, devkit / "cars_meta.mat")
+    check_class_names(names, devkit / "cars_meta.mat")
     with_labels = "cars_test_annos_withlabels.mat"
     # The labelled test list is handed out on its own; people put it in either place.
     test_list = devkit / with_labels if (devkit / with_labels).is_file() else folder / with_labels
+    if not test_list.is_file():
+        raise UserError(
+            f"{test_list} is missing; it is handed out on its own beside Stanford Cars, the devkit has no test labels"
+        )
     files: dict[Split, tuple[Path, str]] = {
         "train": (devkit / "cars_train_annos.mat", "cars_train"),
         "test": (test_list, "cars_test"),
@@ -286,9 +298,11 @@ def _read_sun(data_set: DataSet, folder: Path) -> Listing:
         if name not in label:
             raise UserError(f"{top / path}: its folder is no class of {listed}; remove it")
         labels.append(label[name])
+    if empty := sorted(set(range(len(classes))) - set(labels)):
+        raise UserError(f"{listed} has the class {classes[empty[0]]!r}, but {top} has no image of it")
     found = [images.find(path, top) for path in paths]
     names = [plain(name) for name in classes]
-    check_distinct_classes(names, listed)
+    check_class_names(names, listed)
     return Listing(tuple(names), _split_at_random(found, labels, names, top), images.absent)
 
 
@@ -317,7 +331,7 @@ _DATA_SETS = (
         100,
         _sizes(3334, 3333),
         aircraft.FOLDERS,
-        "images",
+        ("images",),
         aircraft.DOWNLOAD,
         aircraft.read_aircraft,
     ),
@@ -326,9 +340,9 @@ _DATA_SETS = (
         num_classes=101,
         sizes=_sizes(6941, 1736),
         folders=("caltech101", "caltech-101"),
-        holds="101_ObjectCategories",
+        holds=("101_ObjectCategories",),
         download="101_ObjectCategories of Caltech-101 (CaltechDATA)",
-        read=_read_class_folders("Caltech101", "101_ObjectCategories", ("BACKGROUND_Google",)),
+        read=_read_class_folders("Caltech101", ("101_ObjectCategories",), ("BACKGROUND_Google",)),
         rename=_names_of("Caltech101"),
         left_out=("BACKGROUND_Google",),
         empty_classes=True,
@@ -338,7 +352,7 @@ _DATA_SETS = (
         num_classes=100,
         sizes=_sizes(50000, 10000),
         folders=("cifar-100-binary", "cifar100/cifar-100-binary"),
-        holds="train.bin",
+        holds=("train.bin",),
         download="cifar-100-binary.tar.gz of CIFAR-100 (University of Toronto); its pickled form is not read",
         read=_read_cifar100,
         rename=plain,
@@ -348,7 +362,7 @@ _DATA_SETS = (
         num_classes=47,
         sizes=_sizes(1880, 1880),
         folders=("dtd/dtd", "dtd"),
-        holds="labels",
+        holds=("labels",),
         download="dtd-r1.0.1.tar.gz of the Describable Textures Dataset (Oxford VGG)",
         read=_read_dtd,
         rename=plain,
@@ -358,9 +372,9 @@ _DATA_SETS = (
         num_classes=10,
         sizes=_sizes(21600, 5400),
         folders=("eurosat", "EuroSAT"),
-        holds="2750",
+        holds=EUROSAT_ROOTS,
         download="EuroSAT.zip, the RGB version (phelber/EuroSAT)",
-        read=_read_class_folders("EuroSAT", "2750"),
+        read=_read_class_folders("EuroSAT", EUROSAT_ROOTS),
         rename=_names_of("EuroSAT"),
         empty_classes=True,
     ),
@@ -369,7 +383,7 @@ _DATA_SETS = (
         num_classes=102,
         sizes=_sizes(1020, 6149),
         folders=("flowers-102", "oxford_flowers"),
-        holds="jpg",
+        holds=("jpg",),
         download="102flowers.tgz, imagelabels.mat and setid.mat of the Oxford 102 Flower data set (Oxford VGG)",
         read=_read_flowers,
         rename=_names_of("Flowers"),
@@ -379,7 +393,7 @@ _DATA_SETS = (
         num_classes=101,
         sizes=_sizes(75750, 25250),
         folders=("food-101", "food101"),
-        holds="meta",
+        holds=("meta",),
         download="food-101.tar.gz of Food-101 (ETH Zurich)",
         read=_read_food,
         rename=plain,
@@ -389,7 +403,7 @@ _DATA_SETS = (
         10,
         mnist.SIZES,
         mnist.FOLDERS,
-        "raw",
+        ("raw",),
         mnist.DOWNLOAD,
         mnist.read_mnist,
         rename=mnist.digit_name,
@@ -399,7 +413,7 @@ _DATA_SETS = (
         num_classes=37,
         sizes=_sizes(3680, 3669),
         folders=("oxford-iiit-pet", "oxford_pets"),
-        holds="annotations",
+        holds=("annotations",),
         download="images.tar.gz and annotations.tar.gz of the Oxford-IIIT Pet data set (Oxford VGG)",
         read=_read_pets,
         rename=lambda name: " ".join(part.title() for part in name.replace("_", " ").split(" ")),
@@ -409,7 +423,7 @@ _DATA_SETS = (
         num_classes=196,
         sizes=_sizes(8144, 8041),
         folders=("stanford_cars",),
-        holds="devkit",
+        holds=("devkit",),
         download="cars_train/, cars_test/, devkit/ and cars_test_annos_withlabels.mat of Stanford Cars",
         read=_read_cars,
     ),
@@ -418,7 +432,7 @@ _DATA_SETS = (
         num_classes=397,
         sizes=_sizes(87003, 21751),
         folders=("SUN397", "sun397/SUN397", "sun397"),
-        holds="a",
+        holds=("a",),
         download="SUN397.tar.gz of the SUN database (Princeton)",
         read=_read_sun,
         rename=lambda name: plain(name.strip("/").split("/", 1)[-1] if name.strip("/")[1:2] == "/" else name),

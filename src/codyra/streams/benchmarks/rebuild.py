@@ -13,11 +13,12 @@ from pathlib import Path
 from codyra import files
 from codyra.errors import UserError
 from codyra.reading import read_json
-from codyra.streams.benchmarks.coop import rebuilt_name
-from codyra.streams.benchmarks.definition import DataSet, Images
+from codyra.streams.benchmarks.coop import find_split, rebuilt_name
+from codyra.streams.benchmarks.definition import DataSet, Images, first_there
 from codyra.streams.benchmarks.formats import read_lines, read_matlab, whole_numbers
 from codyra.streams.benchmarks.mtil import MTIL, class_folder_names, picture_names
 from codyra.streams.benchmarks.xtail import (
+    EUROSAT_ROOTS,
     NOT_IN_CALTECH,
     XTAIL,
     caltech_name,
@@ -55,8 +56,9 @@ def rebuild_split(key: str, data_dir: Path, seed: int) -> Path:
         raise UserError(f"{key} has official splits and needs no split file; leave it out")
     split_file, pool_of = RECIPES[key]
     folder = data_set.find(data_dir)
-    if (folder / split_file).is_file():
-        raise UserError(f"{folder / split_file} is there and is the benchmark's; nothing to rebuild")
+    official = find_split(split_file, data_set, folder)
+    if official.is_file():
+        raise UserError(f"{official} is there and is the benchmark's; nothing to rebuild")
     try:
         pool = pool_of(data_set, folder)
     except OSError as error:
@@ -72,7 +74,8 @@ def without_split(data_dir: Path) -> list[str]:
     return [
         key
         for key, (split_file, _) in RECIPES.items()
-        if (folder := XTAIL.data_sets[key].look_for(data_dir)) and not (folder / split_file).is_file()
+        if (folder := XTAIL.data_sets[key].look_for(data_dir))
+        and not find_split(split_file, XTAIL.data_sets[key], folder).is_file()
     ]
 
 
@@ -103,10 +106,10 @@ def _by_label(items: list[Item]) -> list[list[Item]]:
 
 
 def _class_folders(
-    below: str, rename: Callable[[str], str] = str, left_out: tuple[str, ...] = ()
+    *roots: str, rename: Callable[[str], str] = str, left_out: tuple[str, ...] = ()
 ) -> "Recipe":
     def pool(data_set: DataSet, folder: Path) -> Pool:
-        top = folder / below
+        top = first_there(folder, *roots)
         names = class_folder_names(top, left_out)
         if len(names) != data_set.num_classes:
             raise UserError(
@@ -144,7 +147,7 @@ def _official(mtil_key: str, class_name: Callable[[str, str], str]) -> "Recipe":
     def pool(data_set: DataSet, folder: Path) -> Pool:
         listing = MTIL.data_sets[mtil_key].read(MTIL.data_sets[mtil_key], folder)
         if listing.absent:
-            raise UserError(listing.absent[0])
+            raise UserError(next(iter(listing.absent.values())))
         label = {name: number for number, name in enumerate(listing.class_names)}
         train, test = (
             [
@@ -180,7 +183,7 @@ def _sun(data_set: DataSet, folder: Path) -> Pool:
 
 def _refuse_absent(images: Images) -> None:
     if images.absent:
-        raise UserError(f"{images.absent[0]}; complete the data set")
+        raise UserError(f"{next(iter(images.absent.values()))}; complete the data set")
 
 
 Recipe = Callable[[DataSet, Path], Pool]
@@ -188,11 +191,11 @@ Recipe = Callable[[DataSet, Path], Pool]
 RECIPES: dict[str, tuple[str, Recipe]] = {
     "caltech101": (
         "split_zhou_Caltech101.json",
-        _class_folders("101_ObjectCategories", caltech_name, NOT_IN_CALTECH),
+        _class_folders("101_ObjectCategories", rename=caltech_name, left_out=NOT_IN_CALTECH),
     ),
     "dtd": ("split_zhou_DescribableTextures.json", _class_folders("images")),
     # The table of class names is applied when the split is read.
-    "eurosat": ("split_zhou_EuroSAT.json", _class_folders("2750")),
+    "eurosat": ("split_zhou_EuroSAT.json", _class_folders(*EUROSAT_ROOTS)),
     "oxford_flowers": ("split_zhou_OxfordFlowers.json", _flowers),
     "food101": ("split_zhou_Food101.json", _class_folders("images")),
     "oxford_pets": (

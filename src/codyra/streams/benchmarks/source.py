@@ -24,17 +24,23 @@ def read_data_set(benchmark: Benchmark, place: Path, score_split: Literal["test"
             f"{data_set.key} of {benchmark.title} has no {score_split} part; choose others with stream.only, or "
             "score the test part"
         )
-    if listing.absent:
-        more = f" (and {len(listing.absent) - 1:,} more)" if len(listing.absent) > 1 else ""
+    used = [image for split in ("train", score_split) for image in listing.splits[split].inputs]
+    lacking = [
+        listing.absent[image.name]
+        for image in used
+        if not isinstance(image, str) and image.name in listing.absent
+    ]
+    if lacking:
+        more = f" (and {len(lacking) - 1:,} more)" if len(lacking) > 1 else ""
         raise UserError(
-            f"{listing.absent[0]}{more}; complete the data set, `codyra data verify` lists what it lacks"
+            f"{lacking[0]}{more}; complete the data set, `codyra data verify` lists what it lacks"
         )
     return Source(
         modality="image",
         class_names=listing.class_names,
         train=listing.splits["train"],
         test=listing.splits[score_split],
-        marks=(*listing.marks, *_size_marks(data_set, listing, ("train", score_split))),
+        marks=(*listing.marks, *listing.faults, *_size_marks(data_set, listing, ("train", score_split))),
         empty_classes=data_set.empty_classes,
     )
 

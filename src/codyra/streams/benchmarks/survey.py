@@ -60,7 +60,7 @@ def _look(data_set: DataSet, data_dir: Path, decode: bool) -> Finding:
     except UserError as error:
         there = any(os.path.isdir(data_dir / folder) for folder in data_set.folders)
         return Finding(data_set.key, "partial" if there else "missing", {}, expected, (str(error),), ())
-    counts, faults = {}, list(listing.absent)
+    counts, faults = {}, [*listing.absent.values(), *listing.faults]
     for split in (split for split in data_set.sizes if split in listing.splits):
         images = [image for image in listing.splits[split].inputs if isinstance(image, ImageInput)]
         with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock

@@ -6,7 +6,7 @@ from typing import Any
 
 from codyra.streams.benchmarks import aircraft, mnist
 from codyra.streams.benchmarks.coop import WHERE, read_coop
-from codyra.streams.benchmarks.definition import Benchmark, DataSet, Split
+from codyra.streams.benchmarks.definition import Benchmark, DataSet, Split, first_there
 
 _EUROSAT = {
     "AnnualCrop": "Annual Crop Land",
@@ -55,8 +55,12 @@ def sun_images(folder: Path) -> Path:
     return inner if inner.is_dir() else folder
 
 
-def _below(folder_name: str) -> Callable[[Path], Path]:
-    return lambda folder: folder / folder_name
+EUROSAT_ROOTS = ("2750", "EuroSAT_RGB")
+"""Folder of the images, as the archive was called when the splits were made, and as it is called today."""
+
+
+def _below(*names: str) -> Callable[[Path], Path]:
+    return lambda folder: first_there(folder, *names)
 
 
 def _with_split(download: str) -> str:
@@ -69,14 +73,20 @@ def _sizes(train: int, val: int, test: int) -> dict[Split, int]:
 
 _DATA_SETS = (
     DataSet(
-        "aircraft", 100, aircraft.SIZES, aircraft.FOLDERS, "images", aircraft.DOWNLOAD, aircraft.read_aircraft
+        "aircraft",
+        100,
+        aircraft.SIZES,
+        aircraft.FOLDERS,
+        ("images",),
+        aircraft.DOWNLOAD,
+        aircraft.read_aircraft,
     ),
     DataSet(
         key="caltech101",
         num_classes=100,
         sizes=_sizes(4128, 1649, 2465),
         folders=("caltech-101", "caltech101"),
-        holds="101_ObjectCategories",
+        holds=("101_ObjectCategories",),
         download=_with_split("101_ObjectCategories of Caltech-101 (CaltechDATA)"),
         read=read_coop("split_zhou_Caltech101.json", _below("101_ObjectCategories")),
         rename=caltech_name,
@@ -87,7 +97,7 @@ _DATA_SETS = (
         num_classes=47,
         sizes=_sizes(2820, 1128, 1692),
         folders=("dtd", "dtd/dtd"),
-        holds="images",
+        holds=("images",),
         download=_with_split("dtd-r1.0.1.tar.gz of the Describable Textures Dataset (Oxford VGG)"),
         read=read_coop("split_zhou_DescribableTextures.json", _below("images")),
     ),
@@ -96,9 +106,9 @@ _DATA_SETS = (
         num_classes=10,
         sizes=_sizes(13500, 5400, 8100),
         folders=("eurosat", "EuroSAT"),
-        holds="2750",
+        holds=EUROSAT_ROOTS,
         download=_with_split("EuroSAT.zip, the RGB version (phelber/EuroSAT)"),
-        read=read_coop("split_zhou_EuroSAT.json", _below("2750"), _eurosat_name),
+        read=read_coop("split_zhou_EuroSAT.json", _below(*EUROSAT_ROOTS), _eurosat_name),
         rename=_eurosat_name,
     ),
     DataSet(
@@ -106,7 +116,7 @@ _DATA_SETS = (
         num_classes=102,
         sizes=_sizes(4093, 1633, 2463),
         folders=("oxford_flowers", "flowers-102"),
-        holds="jpg",
+        holds=("jpg",),
         download=_with_split("102flowers.tgz of the Oxford 102 Flower data set (Oxford VGG)"),
         read=read_coop("split_zhou_OxfordFlowers.json", _below("jpg")),
     ),
@@ -115,7 +125,7 @@ _DATA_SETS = (
         num_classes=101,
         sizes=_sizes(50500, 20200, 30300),
         folders=("food-101", "food101"),
-        holds="images",
+        holds=("images",),
         download=_with_split("food-101.tar.gz of Food-101 (ETH Zurich)"),
         read=read_coop("split_zhou_Food101.json", _below("images")),
     ),
@@ -124,7 +134,7 @@ _DATA_SETS = (
         10,
         mnist.SIZES,
         mnist.FOLDERS,
-        "raw",
+        ("raw",),
         mnist.DOWNLOAD,
         mnist.read_mnist,
         rename=mnist.digit_name,
@@ -134,7 +144,7 @@ _DATA_SETS = (
         num_classes=37,
         sizes=_sizes(2944, 736, 3669),
         folders=("oxford_pets", "oxford-iiit-pet"),
-        holds="images",
+        holds=("images",),
         download=_with_split("images.tar.gz of the Oxford-IIIT Pet data set (Oxford VGG)"),
         read=read_coop("split_zhou_OxfordPets.json", _below("images")),
         rename=str.lower,
@@ -144,7 +154,7 @@ _DATA_SETS = (
         num_classes=196,
         sizes=_sizes(6509, 1635, 8041),
         folders=("stanford_cars",),
-        holds="cars_train",
+        holds=("cars_train",),
         download=_with_split("cars_train/ and cars_test/ of Stanford Cars"),
         read=read_coop("split_zhou_StanfordCars.json", lambda folder: folder),
         rename=car_name,
@@ -154,7 +164,7 @@ _DATA_SETS = (
         num_classes=397,
         sizes=_sizes(15880, 3970, 19850),
         folders=("sun397", "SUN397"),
-        holds="",
+        holds=("SUN397/a", "a"),
         download=_with_split("SUN397.tar.gz of the SUN database (Princeton)"),
         read=read_coop("split_zhou_SUN397.json", sun_images),
         rename=sun_name,
