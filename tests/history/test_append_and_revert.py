@@ -60,6 +60,17 @@ def test_appended_is_the_same_as_planned(stream, tmp_path, method):
     )
 
 
+def test_what_a_partial_stream_left_out_can_be_appended(stream, tmp_path):
+    names = list(TASKS)
+    chosen = ["stream.only=[" + ",".join(names[:2]) + "]"]
+    folder = run(stream["whole"], tmp_path / "run", overrides=chosen, narrator=QUIET).folder
+    assert append(folder, stream["more"], QUIET).task_names == names
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["stream"]["only"] == [task["name"] for task in config["stream"]["tasks"]] == names
+    whole = run(stream["whole"], tmp_path / "whole", narrator=QUIET).folder
+    assert (folder / "accuracy.csv").read_bytes() == (whole / "accuracy.csv").read_bytes()
+
+
 def test_reverted_and_appended_is_the_same_again(stream, tmp_path):
     folder = run(stream["whole"], tmp_path / "run", narrator=QUIET).folder
     whole = contents(folder)

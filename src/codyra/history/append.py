@@ -44,10 +44,10 @@ def _extended(folder: RunFolder, more: Path) -> RunConfig | None:
     """The config with the new tasks; None when the folder holds them all, finished."""
     stored = folder.stored_config()
     given = _read_more(more, stored)
-    old, new = stored.stream.tasks, given.stream.tasks
+    old, new = stored.stream.chosen(), given.stream.tasks
     if len(old) > len(new) and old[-len(new) :] == new:
         return None if folder.is_finished() else stored
-    names = [task.name for task in stored.stream.chosen()]
+    names = [task.name for task in old]
     learnt = folder.finished_tasks(names)
     if learnt < len(names):
         raise UserError(
@@ -56,7 +56,10 @@ def _extended(folder: RunFolder, more: Path) -> RunConfig | None:
         )
     content = stored.model_dump(mode="json")
     content["guard"] = given.model_dump(mode="json")["guard"]  # how much it tolerates may be another now
-    content["stream"]["tasks"] += [task.model_dump(mode="json") for task in new]
+    # What `only` left out of the stream may be learnt after all.
+    added = {task.name for task in new} - set(names)
+    kept = [task for task in content["stream"]["tasks"] if task["name"] not in added]
+    content["stream"]["tasks"] = kept + [task.model_dump(mode="json") for task in new]
     if content["stream"]["only"] is not None:
         content["stream"]["only"] += [task.name for task in new]
     return parse_config(content, str(more))
