@@ -157,7 +157,7 @@ def _figures(folder: RunFolder, view: RunView, config: RunConfig) -> Iterator[Fi
             folder.read_figure(folder.row_file(number, names), "drift") for number in range(1, len(names) + 1)
         ]
         trainable = view.manifest.method.trainable_parameters or 0
-        benchmark = folder.read_json("manifest.json").get("benchmark")
+        benchmark = vars(view.manifest.benchmark) if view.manifest.benchmark is not None else None
         expected_metrics = results.summarise(
             names, zero_shot, rows, label_space, updates, drift, trainable, benchmark
         )

@@ -6,7 +6,14 @@ from typing import Any, get_args
 
 from codyra.errors import UserError
 from codyra.reading import read_json
-from codyra.streams.benchmarks.definition import DataSet, Images, Listing, Split, records
+from codyra.streams.benchmarks.definition import (
+    DataSet,
+    Images,
+    Listing,
+    Split,
+    check_class_names,
+    records,
+)
 from codyra.streams.records import Records
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -75,16 +82,6 @@ def find_split(name: str, data_set: DataSet, folder: Path) -> Path:
     """
     places = (folder, folder.parent, *(folder.parent / other for other in data_set.folders))
     return next((place / name for place in places if (place / name).is_file()), folder / name)
-
-
-def check_class_names(names: list[str], place: object) -> None:
-    """Raise UserError for a name that is no name, or two labels of one, whose images could not be told apart."""
-    for label, name in enumerate(names):
-        if not name.strip() or not name.isprintable():
-            raise UserError(f"{place} calls label {label} {name!r}, which is no class name; mend the file")
-        first = names.index(name)
-        if first < label:
-            raise UserError(f"{place} calls both label {first} and label {label} {name!r}; mend the file")
 
 
 def _load(file: Path) -> dict[str, Any]:

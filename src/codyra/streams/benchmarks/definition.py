@@ -148,6 +148,16 @@ def _without_images(listing: Listing) -> list[str]:
     return lines
 
 
+def check_class_names(names: Sequence[str], place: object) -> None:
+    """Raise UserError for a name that is no name, or two labels of one, whose images could not be told apart."""
+    for label, name in enumerate(names):
+        if not name.strip() or not name.isprintable():
+            raise UserError(f"{place} calls label {label} {name!r}, which is no class name; mend the file")
+        first = names.index(name)
+        if first < label:
+            raise UserError(f"{place} calls both label {first} and label {label} {name!r}; mend the file")
+
+
 def first_there(folder: Path, *names: str) -> Path:
     """The first of these folders that exists in `folder`, or the first of all."""
     return next((folder / name for name in names if (folder / name).is_dir()), folder / names[0])

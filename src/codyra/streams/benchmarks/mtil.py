@@ -16,13 +16,13 @@ import torch
 from codyra.errors import UserError
 from codyra.reading import read_json
 from codyra.streams.benchmarks import aircraft, mnist
-from codyra.streams.benchmarks.coop import check_class_names
 from codyra.streams.benchmarks.definition import (
     Benchmark,
     DataSet,
     Images,
     Listing,
     Split,
+    check_class_names,
     first_there,
     records,
 )

@@ -64,7 +64,7 @@ def _look(data_set: DataSet, data_dir: Path, decode: bool) -> Finding:
     for split in (split for split in data_set.sizes if split in listing.splits):
         images = [image for image in listing.splits[split].inputs if isinstance(image, ImageInput)]
         with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-            present = [image for image in images if _is_there(image)]
+            present = [image for image in images if image.name not in listing.absent]
             found = list(pool.map(partial(_fault, decode=decode), present))
         counts[split] = found.count(None)
         faults += [fault for fault in found if fault is not None]
@@ -72,11 +72,6 @@ def _look(data_set: DataSet, data_dir: Path, decode: bool) -> Finding:
     # Names in annotation files may hold anything, and a fault is one line.
     lines = tuple(visible(fault) for fault in faults)
     return Finding(data_set.key, state, counts, expected, lines, listing.marks)
-
-
-def _is_there(image: ImageInput) -> bool:
-    """False for a file that `Listing.absent` names; an image inside a larger file is always there."""
-    return not isinstance(image, ImageFile) or os.path.isfile(image.name)
 
 
 def _fault(image: ImageInput, decode: bool) -> str | None:
