@@ -1,16 +1,18 @@
 """How a kind of model is loaded, batched, trained on a batch and scored."""
 
-from codyra.families.dual_encoder import DualEncoder, TaskObjective
-from codyra.families.family import ModelSpec, TaskScore
-from codyra.families.gather import gather_features, share_of_batch
+from codyra.families.dual_encoder import DualEncoder
+from codyra.families.family import AnswerScore, AnswerSettings, Batch, Family, ModelSpec, Objective, Score, TaskScore
 from codyra.families.loading import load_family
 
 __all__ = [
+    "AnswerScore",
+    "AnswerSettings",
+    "Batch",
     "DualEncoder",
+    "Family",
     "ModelSpec",
-    "TaskObjective",
+    "Objective",
+    "Score",
     "TaskScore",
-    "gather_features",
     "load_family",
-    "share_of_batch",
 ]

@@ -7,26 +7,20 @@ scoring of every test set in the pooled and in its own label space, in one pass.
 
 # Shapes: N examples of the batch, C classes of the task, U distinct prompts (or ensembles) of all tasks, D features
 import random
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codyra.digest import tensors_sha256
 from codyra.errors import UserError
-from codyra.families.family import ClassificationTask, ImageFile, TaskScore
-from codyra.families.targets import find_targets
+from codyra.families.family import Batch, ClassificationTask, Family, ImageFile, Objective, TaskScore
+from codyra.families.gather import gather_features, share_of_batch
 from codyra.families.tokens import TokenTable
 
 PROMPTS_PER_CHUNK = 256
-
-Batch = dict[str, Tensor]
-Gather = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Features and labels of this process to those of all processes; see `codyra.families.gather`."""
 
 
 class TrainingInputs(Protocol):
@@ -49,37 +43,21 @@ class EvaluationInputs(Protocol):
         ...
 
 
-class DualEncoder(ABC):
+class DualEncoder(Family):
     """A pre-trained dual encoder, loaded by `load_family`.
 
     Attributes:
-        net: the plain transformers model, in eval mode, with every parameter frozen. peft exchanges linears
-            inside it in place, so everything here goes through it anew at every call.
-        modality: what examples are, "image" or "text".
-        model_type: as in the model's config.json.
-        default_prompt: the prompt of a task that names none.
         context: longest text in tokens.
-        library_name, pipeline_tag: what the Hugging Face hub calls a saved model of this kind.
     """
 
     modality: Literal["image", "text"]
-    default_prompt: str
-    library_name: str
-    pipeline_tag: str
+    pooled = True
 
     def __init__(self, net: nn.Module, tokenizer: Any, context: int):
-        self.net = net
-        self.tokenizer = tokenizer
+        super().__init__(net, tokenizer)
         self.context = context
-        self.setup: dict[str, str] = {}
-        self.model_type: str = net.config.model_type  # type: ignore[assignment,union-attr]
 
     # What a kind of dual encoder says of itself
-
-    @property
-    @abstractmethod
-    def towers(self) -> dict[str, str]:
-        """Prefix of the parameter names of each tower that exists, under "vision" and "text"."""
 
     @abstractmethod
     def logit_scale(self) -> Tensor | float:
@@ -106,23 +84,6 @@ class DualEncoder(ABC):
         """The training examples of a task."""
 
     @abstractmethod
-    def prepare(
-        self,
-        tasks: Sequence[ClassificationTask],
-        progress: Callable[[int], None] | None = None,
-        say: Callable[[str], None] | None = None,
-    ) -> None:
-        """Read all test examples, so that a broken one is found now and scoring is quick.
-
-        Args:
-            progress: called with how many more of all test examples are ready.
-            say: takes a line for the user.
-
-        Raises:
-            UserError: an example cannot be read; the message names it.
-        """
-
-    @abstractmethod
     def test_inputs(self, task: ClassificationTask) -> EvaluationInputs:
         """The test examples of a task; read once, however often they are scored."""
 
@@ -135,43 +96,10 @@ class DualEncoder(ABC):
         """An example as a report shows it: {"text": str}, or {"image": Pillow image of at most 96 x 96}."""
 
     @abstractmethod
-    def save(self, directory: Path) -> None:
-        """Write a plain directory that transformers (or sentence-transformers) loads without codyra."""
-
-    @abstractmethod
     def usage(self, prompts: Sequence[str]) -> str:
         """Python code that classifies with what `save` wrote, run in its directory and without codyra."""
 
     # What all of them share
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.net.parameters()).device
-
-    def to(self, device: torch.device | str) -> Self:
-        """Move the network; batches follow it."""
-        self.net.to(device)
-        return self
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.net.parameters())
-
-    def fingerprint(self) -> str:
-        """SHA-256 over the names, types, shapes and bytes of all parameters, in the order of their names."""
-        return tensors_sha256(self.net.named_parameters())
-
-    def target_modules(self, targets: str | Sequence[str]) -> list[str]:
-        """Full names of the linear layers that `targets` means; see `find_targets`.
-
-        Raises:
-            UserError: something in `targets` matches no layer.
-        """
-        return find_targets(self.net, targets, self.towers)
-
-    def full_parameters(self) -> list[str]:
-        """Names of the parameters that full fine-tuning trains: all but the scale and bias of the logits."""
-        return [name for name, _ in self.net.named_parameters() if name not in ("logit_scale", "logit_bias")]
 
     def check(self, tasks: Sequence[ClassificationTask]) -> None:
         """Look for what would only fail in the middle of a run.
@@ -218,10 +146,21 @@ class DualEncoder(ABC):
         ]
 
     def start_task(
-        self, task: ClassificationTask, num_earlier_classes: int, text_loss: Literal["official", "current"]
+        self,
+        task: ClassificationTask,
+        earlier: Sequence[ClassificationTask],
+        *,
+        text_loss: Literal["official", "current"],
+        micro_batch_size: int | None,
     ) -> "TaskObjective":
         """The training objective of one task; see `TaskObjective`."""
-        return TaskObjective(self, task, num_earlier_classes if text_loss == "official" else 0)
+        if micro_batch_size is not None:
+            raise UserError(
+                "train.micro_batch_size: the loss of a dual encoder compares all examples of a batch, so it cannot be "
+                "split; remove the key, or lower train.batch_size"
+            )
+        num_earlier = sum(len(before.class_names) for before in earlier) if text_loss == "official" else 0
+        return TaskObjective(self, task, num_earlier)
 
     def prompt_features(self, prompts: Sequence[str]) -> Tensor:
         """Unit-length features (C, D), at least float32, of prompts encoded in chunks of bounded size."""
@@ -342,7 +281,7 @@ class DualEncoder(ABC):
         return torch.tensor(credited, device=self.device)
 
 
-class TaskObjective:
+class TaskObjective(Objective):
     """What one task trains on: batches of its examples, and the loss of docs/method.md.
 
     Prompts are tokenised once. When nothing that they depend on is being trained, their features are computed
@@ -373,16 +312,22 @@ class TaskObjective:
         batch["labels"] = self._labels[list(positions)]
         return _to_device(batch, self._family.device)
 
-    def loss(self, batch: Batch, gather: Gather | None = None) -> Batch:
-        """`loss` = `image_to_text` + `text_to_image`; the parts are detached. Scalars, at least float32.
+    def micro_batches(
+        self, positions: Sequence[int], rng: random.Random, rank: int, num_processes: int
+    ) -> Iterator[Batch]:
+        """One part: the loss is that of the whole batch on every process, which gather each other's features."""
+        # Every process draws the crops of the whole batch, so all of them stay in step.
+        batch = self.batch(positions, rng)
+        if num_processes > 1:
+            share, sizes = share_of_batch(batch, rank, num_processes)
+            batch = {**share, "sizes": sizes}
+        yield batch
 
-        Args:
-            batch: from `batch`.
-            gather: makes features and labels those of the whole batch when it is split over processes.
-        """
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """`loss` = `image_to_text` + `text_to_image`; the parts are detached. Scalars, at least float32."""
         features_ND, labels_N = unit_length(self._family.encode_inputs(batch)), batch["labels"]
-        if gather is not None:
-            features_ND, labels_N = gather(features_ND, labels_N)
+        if "sizes" in batch:
+            features_ND, labels_N = gather_features(features_ND, labels_N, sizes=batch["sizes"])
         logits_NC = self._family.logit_scale() * cosines(features_ND, self._prompts())
         image_to_text = F.cross_entropy(logits_NC, labels_N)
         text_to_image = text_to_image_loss(logits_NC, labels_N, self._num_rows)

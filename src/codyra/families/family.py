@@ -1,11 +1,27 @@
 """What a family of models and its surroundings agree on: the model wanted, the tasks, the scores."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+import math
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, Self
 
+import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from codyra import metrics
+from codyra.digest import tensors_sha256
+from codyra.errors import UserError
+from codyra.families.targets import find_targets
+from codyra.update import write_weights
+
+Batch = dict[str, Any]
+"""Network inputs and whatever the loss needs, tensors on the network's device."""
 
 
 class ModelSpec(BaseModel):
@@ -22,6 +38,21 @@ class ModelSpec(BaseModel):
 
 
 @dataclass(frozen=True)
+class AnswerSettings:
+    """How prompts and answers of a causal language model become tokens and how it answers; docs/config.md.
+
+    `seed` feeds the sampling of `generation: treelora`, nothing else.
+    """
+
+    max_prompt_tokens: int = 1024
+    max_answer_tokens: int = 512
+    truncation: Literal["keep_instruction", "treelora"] = "keep_instruction"
+    generation: Literal["greedy", "treelora", "likelihood"] = "greedy"
+    chat_template: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class TaskScore:
     """Counts of one test set: right among the classes of all tasks, and right among its own."""
 
@@ -29,6 +60,47 @@ class TaskScore:
     examples: int
     correct: int
     correct_task: int
+
+    def percent(self, label_space: Literal["all", "task"]) -> float:
+        """Accuracy in percent, in the pooled label space or the task's own."""
+        return 100.0 * (self.correct if label_space == "all" else self.correct_task) / self.examples
+
+    def standard_error(self, label_space: Literal["all", "task"]) -> float:
+        """Of `percent`, in points; binomial."""
+        return metrics.standard_error(self.percent(label_space), self.examples)
+
+
+@dataclass(frozen=True)
+class AnswerScore:
+    """What a test set of prompts came to: sums over its answers of the metric (percent) and of its square.
+
+    Attributes:
+        metric: name in `codyra.text_metrics`.
+        cut: prompts that were longer than allowed.
+        unfinished: answers that had not ended when they were as long as allowed.
+        answers: (answer, its percent) in file order, of every example; no part of the score itself.
+    """
+
+    name: str
+    examples: int
+    metric: str
+    total: float
+    squares: float
+    cut: int
+    unfinished: int
+    answers: tuple[tuple[str, float], ...] = field(default=(), compare=False, repr=False)
+
+    def percent(self, label_space: Literal["all", "task"]) -> float:
+        """Mean over the examples; a task of answers has no label space."""
+        return self.total / self.examples
+
+    def standard_error(self, label_space: Literal["all", "task"]) -> float:
+        """Of `percent`, in points: sqrt of the variance over examples (divisor n) by n, binomial where it is 0 or 100."""
+        variance = self.squares / self.examples - self.percent(label_space) ** 2
+        return math.sqrt(max(0.0, variance) / self.examples)
+
+
+Score = TaskScore | AnswerScore
 
 
 class ImageFile(Protocol):
@@ -82,3 +154,198 @@ class ClassificationTask(Protocol):
 
     @property
     def test(self) -> TaskSplit: ...
+
+
+class TaskPart(Protocol):
+    """Examples of a task; `fingerprint` is a SHA-256 over exactly these, in order."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+
+class AnyTask(Protocol):
+    """The part of a task that every family reads."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def modality(self) -> str: ...
+
+    @property
+    def train(self) -> TaskPart: ...
+
+    @property
+    def test(self) -> TaskPart: ...
+
+
+class Objective(ABC):
+    """What one task trains on: batches of its examples, and their loss."""
+
+    @abstractmethod
+    def micro_batches(
+        self, positions: Sequence[int], rng: random.Random, rank: int, num_processes: int
+    ) -> Iterator[Batch]:
+        """What process `rank` computes of the global batch of these training examples, part by part.
+
+        As many parts on every process, and at least one. All draws come from `rng`, and as many on every process.
+        """
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """`loss`, a differentiable scalar, and its parts, detached.
+
+        The sum over the parts of a process, averaged over processes, is the loss of the global batch.
+        """
+
+
+class Family(ABC):
+    """A kind of pre-trained model: how it is loaded, batched, trained on a batch and scored.
+
+    Attributes:
+        net: the plain transformers model, in eval mode, with every parameter frozen. peft exchanges linears
+            inside it in place, so everything here goes through it anew at every call.
+        modality: what examples are: "image", "text" (both classified), or "answers" (prompts to be answered).
+        pooled: scores of a task depend on which other tasks there are.
+        model_type: as in the model's config.json.
+        default_prompt: the prompt of a task that names none.
+        setup: SHA-256 of the files beside the weights that scores depend on.
+        library_name, pipeline_tag: what the Hugging Face hub calls a saved model of this kind.
+    """
+
+    modality: Literal["image", "text", "answers"]
+    pooled: ClassVar[bool]
+    default_prompt: str
+    library_name: str
+    pipeline_tag: str
+
+    def __init__(self, net: nn.Module, tokenizer: Any) -> None:
+        self.net = net
+        self.tokenizer = tokenizer
+        self.setup: dict[str, str] = {}
+        self.model_type: str = net.config.model_type  # type: ignore[assignment,union-attr]
+
+    @property
+    @abstractmethod
+    def towers(self) -> dict[str, str]:
+        """Prefix of the parameter names of each tower that exists, under "vision" and "text"."""
+
+    @abstractmethod
+    def check(self, tasks: Sequence[Any]) -> None:
+        """Look for what would only fail in the middle of a run.
+
+        Raises:
+            UserError: a task cannot be learnt by this model.
+        """
+
+    @abstractmethod
+    def prepare(
+        self,
+        tasks: Sequence[Any],
+        progress: Callable[[int], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        """Read all test examples, so that a broken one is found now and scoring is quick.
+
+        Args:
+            progress: called with how many more of all test examples are ready.
+            say: takes a line for the user.
+
+        Raises:
+            UserError: an example cannot be read; the message names it.
+        """
+
+    @abstractmethod
+    def preview(self, task: Any, count: int = 8) -> list[dict[str, Any]]:
+        """The first `count` examples as a report shows them: {"label", and "text" or "image"}."""
+
+    @abstractmethod
+    def start_task(
+        self,
+        task: Any,
+        earlier: Sequence[Any],
+        *,
+        text_loss: Literal["official", "current"],
+        micro_batch_size: int | None,
+    ) -> Objective:
+        """The training objective of one task.
+
+        Args:
+            earlier: the tasks before it.
+            text_loss: see docs/method.md; of no meaning for answers.
+            micro_batch_size: examples computed together; None for the whole share of a process.
+
+        Raises:
+            UserError: the family cannot split a batch.
+        """
+
+    @abstractmethod
+    def score(
+        self,
+        tasks: Sequence[Any],
+        batch_size: int = 64,
+        ties: Literal["shared", "first"] = "shared",
+        progress: Callable[[int], None] | None = None,
+        limit: int | None = None,
+    ) -> Sequence[Score]:
+        """Score the test set of every task.
+
+        Args:
+            batch_size: test examples computed together.
+            ties: see `DualEncoder.score`; of no meaning for answers.
+            progress: called after every batch with the number of examples it held.
+            limit: score only the first so many examples of every test set.
+        """
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Write a plain directory that transformers (or sentence-transformers) loads without codyra."""
+
+    def write_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy tensors into the parameters of the same names, in place."""
+        write_weights(self.net, weights)
+
+    @contextmanager
+    def checkpointed_activations(self, wanted: bool) -> Iterator[None]:
+        """While this is open and `wanted`, activations are computed again in the backward pass instead of kept.
+
+        Raises:
+            UserError: the model cannot.
+        """
+        if wanted:
+            raise UserError(
+                f"train.gradient_checkpointing is for causal language models; a {self.model_type} model keeps its "
+                "activations"
+            )
+        yield
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network; batches follow it."""
+        self.net.to(device)
+        return self
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.net.parameters())
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, types, shapes and bytes of all parameters, in the order of their names."""
+        return tensors_sha256(self.net.named_parameters())
+
+    def target_modules(self, targets: str | Sequence[str]) -> list[str]:
+        """Full names of the linear layers that `targets` means; see `find_targets`.
+
+        Raises:
+            UserError: something in `targets` matches no layer.
+        """
+        return find_targets(self.net, targets, self.towers)
+
+    def full_parameters(self) -> list[str]:
+        """Names of the parameters that full fine-tuning trains: all but the scale and bias of the logits."""
+        return [name for name, _ in self.net.named_parameters() if name not in ("logit_scale", "logit_bias")]

@@ -25,7 +25,7 @@ from transformers.utils import cached_file
 
 from codyra.errors import UserError
 from codyra.families.dual_encoder import DualEncoder
-from codyra.families.family import ModelSpec
+from codyra.families.family import AnswerSettings, Family, ModelSpec
 from codyra.families.hush import hush
 from codyra.families.image_text import ImageTextEncoder
 from codyra.families.sentence import SentenceEncoder
@@ -90,8 +90,8 @@ LOAD_ERRORS = (
 """What `from_pretrained` raises for a missing, foreign or damaged file; it documents no common base class."""
 
 
-def load_family(spec: ModelSpec) -> DualEncoder:
-    """Load a dual encoder on the CPU, in eval mode, with every parameter frozen.
+def load_family(spec: ModelSpec, settings: AnswerSettings | None = None) -> Family:
+    """Load a model on the CPU, in eval mode, with every parameter frozen.
 
     Pickled weights go through transformers' weights-only loader; code of a repository is never run.
 
