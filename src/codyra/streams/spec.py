@@ -19,14 +19,9 @@ from codyra.errors import UserError
 from codyra.naming import check_distinct, check_task_name, did_you_mean
 from codyra.streams.benchmarks import BENCHMARKS, Benchmark, ImageBenchmark
 from codyra.streams.records import Role
+from codyra.text_metrics import METRICS
 
 SOURCES = ("imagefolder", "csv", "json", "parquet", "hf", *BENCHMARKS)
-
-METRICS = (
-    *("accuracy", "accuracy_prefix", "letter_accuracy", "rouge_l", "rouge_l_standard", "similarity"),
-    "sari",
-)
-"""How an answer can be scored."""
 
 BenchmarkName = Literal["xtail", "mtil", "trace"]
 ClassName = Annotated[str, Field(coerce_numbers_to_str=True)]
