@@ -51,7 +51,10 @@ def record(key: str, number: int) -> Record:
         ),
         "NumGLUE-cm": (f"A cart makes {number} m/s. How far does it get in 2 seconds?", str(2 * number)),
         "NumGLUE-ds": (f"Ann has {number} plums and buys one more. How many are there?", str(number + 1)),
-        "20Minuten": (f"Der Stadtrat hat am {number}. Mai beschlossen, Bäume zu pflanzen.", "Es gibt mehr Bäume."),
+        "20Minuten": (
+            f"Der Stadtrat hat am {number}. Mai beschlossen, Bäume zu pflanzen.",
+            "Es gibt mehr Bäume.",
+        ),
     }[key]
     return {"prompt": f"{OPENINGS[key]}{body}{CUES[key]}", "answer": answer}
 

@@ -21,7 +21,8 @@ ROWS = [
     {"prompt": "Grüße auf 中文  ", "answer": " 你好\n"},
 ]
 CHATS = [
-    {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}!"}]} for n in range(3)
+    {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}!"}]}
+    for n in range(3)
 ]
 
 
@@ -30,7 +31,9 @@ def ask(build: Build) -> Build:
     """ask(data, **keys): the one task that reads `data` as prompts and answers."""
 
     def call(data: str, stream: dict[str, Any] | None = None, **keys: Any) -> InstructionTask:
-        (task,) = build({"name": "t", "data": data, **keys}, stream=stream, kind="answers", default_prompt="{}")
+        (task,) = build(
+            {"name": "t", "data": data, **keys}, stream=stream, kind="answers", default_prompt="{}"
+        )
         return task
 
     return call
@@ -50,7 +53,9 @@ def write(path: Path, rows: list[dict]) -> None:
         parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
-def write_splits(folder: Path, rows: list[dict], extension: str = "json", test: list[dict] | None = None) -> None:
+def write_splits(
+    folder: Path, rows: list[dict], extension: str = "json", test: list[dict] | None = None
+) -> None:
     write(folder / f"train.{extension}", rows)
     write(folder / f"test.{extension}", rows if test is None else test)
 
@@ -126,7 +131,10 @@ USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "conte
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ([RECORD, {"prompt": "p", "answer": ""}], r"train\.json, record 2: the answer is empty; fill it in or drop"),
+        (
+            [RECORD, {"prompt": "p", "answer": ""}],
+            r"train\.json, record 2: the answer is empty; fill it in or drop",
+        ),
         ([{"prompt": "p", "answer": " \n"}], "record 1: the answer is empty"),
         ([{"prompt": "p", "answer": None}], "record 1: the answer is missing"),
         ([{"prompt": "p", "answer": ["a"]}], "record 1: the answer is of type list"),
@@ -140,19 +148,28 @@ USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "conte
         ([RECORD, "text"], "record 2: expected an object, got str"),
         ([RECORD, {"messages": [USER, ASSISTANT]}], r"record 2: no field 'prompt' \(there are messages\)"),
         ([{**RECORD, "messages": [USER, ASSISTANT]}], "prompt and answer as well as messages; keep one form"),
-        ([{**RECORD, "id": 7}, {**RECORD, "id": 8}, {**RECORD, "id": "7"}], "record 3: record 1 has the id '7' too"),
+        (
+            [{**RECORD, "id": 7}, {**RECORD, "id": 8}, {**RECORD, "id": "7"}],
+            "record 3: record 1 has the id '7' too",
+        ),
         ([{**RECORD, "id": [7]}], "record 1: the id is of type list"),
         ([{"messages": []}], "messages must end with the assistant's answer"),
         ([{"messages": [ASSISTANT]}], "messages must end with the assistant's answer to others"),
         ([{"messages": [USER, ASSISTANT, USER]}], "must end with the assistant's answer"),
         ([{"messages": "hello"}], r"messages must be a list of \{role, content\}"),
         ([{"messages": [USER, "a"]}], r"messages must be a list of \{role, content\}"),
-        ([{"messages": [USER, {"role": "bot", "content": "a"}]}], "message 2: the role is 'bot'; there are system,"),
+        (
+            [{"messages": [USER, {"role": "bot", "content": "a"}]}],
+            "message 2: the role is 'bot'; there are system,",
+        ),
         ([{"messages": [USER, {"role": ["a"], "content": "a"}]}], r"message 2: the role is \['a'\]"),
         ([{"messages": [USER, {"content": "a"}]}], "message 2: the role is None"),
         ([{"messages": [USER, {"role": "assistant", "content": " "}]}], "message 2: the content is empty"),
         ([{"messages": [{"role": "user"}, ASSISTANT]}], "message 1: the content is missing"),
-        ([{"messages": [{"role": "user", "content": [{"type": "text"}]}, ASSISTANT]}], "content is of type list"),
+        (
+            [{"messages": [{"role": "user", "content": [{"type": "text"}]}, ASSISTANT]}],
+            "content is of type list",
+        ),
         ([], r"train\.json is empty; a task needs records"),
     ],
 )

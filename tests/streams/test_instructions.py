@@ -29,7 +29,9 @@ def make(tmp_path: Path) -> Build:
     ) -> InstructionTask:
         for name, records in (("train", train), ("test", test)):
             (tmp_path / f"{name}.json").write_text(json.dumps(records))
-        spec = StreamSpec.model_validate({"tasks": [{"name": "t", "data": "json:.", **keys}]} | (stream or {}))
+        spec = StreamSpec.model_validate(
+            {"tasks": [{"name": "t", "data": "json:.", **keys}]} | (stream or {})
+        )
         (task,) = build_stream(
             spec, kind="answers", seed=seed, default_prompt="{}", root=tmp_path, stored_shots=stored
         )
@@ -84,7 +86,10 @@ def test_a_fingerprint_changes_with_every_prompt_and_answer(make: Build) -> None
         assert prints(test=edited)[2] != test
     assert prints(train=RECORDS[:12][::-1])[1] != train
     # text that moves from the prompt into the answer is other text
-    assert prints(train=[{"prompt": "ab", "answer": "c"}])[1] != prints(train=[{"prompt": "a", "answer": "bc"}])[1]
+    assert (
+        prints(train=[{"prompt": "ab", "answer": "c"}])[1]
+        != prints(train=[{"prompt": "a", "answer": "bc"}])[1]
+    )
     assert make(prompt="Q {}").train.fingerprint != train
     assert make(prompt="Q {}").fingerprint == whole
 
@@ -93,7 +98,10 @@ def test_the_template_goes_around_every_prompt_and_is_its_frame(make: Build) -> 
     task = make(prompt="Read: {}\nSay:", train=[{"prompt": "{} {}", "answer": "a"}])
     assert task.train.inputs == ("Read: {} {}\nSay:",)
     assert task.frame == ("Read: ", "\nSay:")
-    assert make(prompt="Read: {}\nSay:", frame="Read: Question: {}\nAnswer:\nSay:").frame[0] == "Read: Question: "
+    assert (
+        make(prompt="Read: {}\nSay:", frame="Read: Question: {}\nAnswer:\nSay:").frame[0]
+        == "Read: Question: "
+    )
 
 
 def test_notes_count_what_a_reader_must_know(make: Build) -> None:
@@ -123,11 +131,17 @@ def test_messages_take_no_template(make: Build, key: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"classes": ["A"]}, "task 't': classes: has no meaning for a language model that answers prompts; remove it"),
+        (
+            {"classes": ["A"]},
+            "task 't': classes: has no meaning for a language model that answers prompts; remove it",
+        ),
         ({"ensemble": ["a {}"]}, "task 't': ensemble: has no meaning"),
         ({"underscores": "keep"}, "task 't': underscores: has no meaning"),
         ({"columns": {"label": "answer"}}, "task 't': columns: label: has no meaning for a language model"),
-        ({"data": "imagefolder:."}, "imagefolder: is for a model that compares with class names, this is a language"),
+        (
+            {"data": "imagefolder:."},
+            "imagefolder: is for a model that compares with class names, this is a language",
+        ),
         ({"data": "xtail:./dtd"}, "xtail: is for a model that compares with class names"),
         ({"stream": {"label_space": "task"}}, "stream.label_space: has no meaning"),
         ({"stream": {"ties": "first"}}, "stream.ties: has no meaning"),
@@ -141,12 +155,20 @@ def test_what_only_classes_have_is_refused(make: Build, keys: dict, message: str
 @pytest.mark.parametrize(
     ("keys", "stream", "message"),
     [
-        ({"metric": "sari"}, {}, "task 't': metric: has no meaning for a model that compares with class names; remove"),
+        (
+            {"metric": "sari"},
+            {},
+            "task 't': metric: has no meaning for a model that compares with class names; remove",
+        ),
         ({"choices": ["A", "B"]}, {}, "task 't': choices: has no meaning"),
         ({"max_new_tokens": 3}, {}, "task 't': max_new_tokens: has no meaning"),
         ({"frame": "a {}"}, {}, "task 't': frame: has no meaning"),
         ({"columns": {"answer": "label"}}, {}, "task 't': columns: answer: has no meaning"),
-        ({"data": "trace:./FOMC"}, {}, "trace: is for a language model that answers prompts, this is a model that"),
+        (
+            {"data": "trace:./FOMC"},
+            {},
+            "trace: is for a language model that answers prompts, this is a model that",
+        ),
         ({}, {"truncation": "treelora"}, "stream.truncation: has no meaning"),
         ({}, {"generation": "treelora"}, "stream.generation: has no meaning"),
         ({}, {"accuracy": "prefix"}, "stream.accuracy: has no meaning"),

@@ -52,7 +52,7 @@ def test_one_order_of_eight_tasks_in_two_sizes():
     big = BENCHMARKS["trace-5000"]
     assert TRACE.orders == big.orders == {1: tuple(ORDER)}
     sizes = {key: tuple(data_set.sizes.values()) for key, data_set in TRACE.data_sets.items()}
-    assert sizes == {key: (500, 100, 100) for key in ORDER} | {"NumGLUE-cm": (500, 41, 81)}
+    assert sizes == dict.fromkeys(ORDER, (500, 100, 100)) | {"NumGLUE-cm": (500, 41, 81)}
     assert {tuple(data_set.sizes.items()) for data_set in big.data_sets.values()} == {
         (("train", 5000), ("test", 2000))
     }
@@ -184,7 +184,9 @@ def test_a_file_of_another_task_is_noticed(tmp_path):
 
 def test_a_prompt_in_train_and_test_is_told_and_no_mark(tmp_path, small):
     truth = write_trace(tmp_path)
-    (tmp_path / "FOMC/test.json").write_text(json.dumps([*truth["FOMC"]["train"][:1], *truth["FOMC"]["test"][1:]]))
+    (tmp_path / "FOMC/test.json").write_text(
+        json.dumps([*truth["FOMC"]["train"][:1], *truth["FOMC"]["test"][1:]])
+    )
     spec, tasks = stream(tmp_path)
     assert [task.notes for task in tasks if task.notes] == [("1 of 3 test prompts are also in train",)]
     assert describe_benchmark(spec, tasks)["marks"] == []
@@ -198,7 +200,7 @@ def test_a_missing_part_is_missed_by_who_needs_it(tmp_path):
         stream(tmp_path, only=["FOMC"], score_split="val")
     with pytest.raises(UserError, match=r"no folder .*gone; give the folder of the data sets"):
         stream(tmp_path / "gone", only=["FOMC"])
-    with pytest.raises(UserError, match="task 'Py150': .* has no LLM-CL-Benchmark_500/Py150 or Py150; get"):
+    with pytest.raises(UserError, match=r"task 'Py150': .* has no LLM-CL-Benchmark_500/Py150 or Py150; get"):
         stream(tmp_path, only=["Py150"])
 
 
@@ -207,10 +209,12 @@ def test_a_task_from_elsewhere_is_marked(tmp_path, small):
 
     folder = tmp_path / "files"
     truth = write_trace(folder)["FOMC"]
-    rows = {split: [{"q": r["prompt"], "a": r["answer"]} for r in truth[split]] for split in ("train", "test")}
-    datasets.DatasetDict({split: datasets.Dataset.from_list(part) for split, part in rows.items()}).save_to_disk(
-        tmp_path / "saved"
-    )
+    rows = {
+        split: [{"q": r["prompt"], "a": r["answer"]} for r in truth[split]] for split in ("train", "test")
+    }
+    datasets.DatasetDict(
+        {split: datasets.Dataset.from_list(part) for split, part in rows.items()}
+    ).save_to_disk(tmp_path / "saved")
     place = f"hf:{tmp_path / 'saved'}"
     spec, tasks = stream(folder, sources={"FOMC": {"data": place, "columns": {"prompt": "q", "answer": "a"}}})
     assert list(tasks[1].train.inputs) == [record["prompt"] for record in truth["train"]]
@@ -272,7 +276,7 @@ def test_verify_through_the_command(command, trace_tree, small):
     code, out, err = command("data", "verify", "trace-5000", "--data-dir", folder)
     assert code == 2
     assert [line.split() for line in out.splitlines() if "FOMC " in line] == [
-        "FOMC partial 6 of 5,000 2 3 of 2,000".split()
+        ["FOMC", "partial", "6", "of", "5,000", "2", "3", "of", "2,000"]
     ]
     assert {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*")} == before
 
