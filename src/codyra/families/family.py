@@ -303,6 +303,14 @@ class Family(ABC):
     def save(self, directory: Path) -> None:
         """Write a plain directory that transformers (or sentence-transformers) loads without codyra."""
 
+    @abstractmethod
+    def usage(self, prompts: Sequence[str]) -> str:
+        """Python code that uses what `save` wrote, run in its directory and without codyra.
+
+        Args:
+            prompts: of some classes, or of a task of answers.
+        """
+
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Copy tensors into the parameters of the same names, in place."""
         write_weights(self.net, weights)
