@@ -12,7 +12,7 @@ import torch
 
 from codyra.engine.plan import Plan
 from codyra.errors import UserError
-from codyra.streams import describe_benchmark, shared_prompts
+from codyra.streams import InstructionTask, Task, describe_benchmark, shared_prompts
 
 PUBLISHED_NAME = "openai/clip-vit-base-patch16"
 PUBLISHED_MODEL = (Path(PUBLISHED_NAME).name, "clip", 149_620_737)
@@ -35,6 +35,7 @@ def new_manifest(plan: Plan) -> dict[str, Any]:
             "files": plan.family.setup,
             "parameters": plan.family.num_parameters,
             "model_type": plan.family.model_type,
+            "modality": plan.family.modality,
         },
         "method": {
             "name": method.name,
@@ -52,14 +53,15 @@ def new_manifest(plan: Plan) -> dict[str, Any]:
                 "task": task.name,
                 "source": task.source,
                 "fingerprint": task.fingerprint,
-                "train": len(task.train.labels),
-                "test": len(task.test.labels),
-                "classes": len(task.class_names),
+                "train": len(task.train),
+                "test": len(task.test),
+                "classes": len(task.class_names) if isinstance(task, Task) else 0,
+                "metric": task.metric if isinstance(task, InstructionTask) else None,
             }
             for task in plan.tasks
         ],
         "benchmark": benchmark_entry(plan),
-        "ties": shared_prompts(plan.tasks),
+        "ties": shared_prompts(task for task in plan.tasks if isinstance(task, Task)),
         "scored_among": plan.task_names,
         "timing": {"started": now(), "finished": None, "zero_shot_seconds": None, "tasks": []},
         "peak_memory_bytes": 0,
