@@ -267,9 +267,7 @@ class TestMistakes:
     def test_best_model_at_the_end(self, net, tokenizer, tmp_path):
         saving = {"save_strategy": "steps", "save_steps": 5, "eval_strategy": "steps", "eval_steps": 5}
         model = get_peft_model(net, CodyraConfig(**CONFIG))
-        args = TrainingArguments(
-            output_dir=str(tmp_path), **(SHARED | saving), load_best_model_at_end=True
-        )
+        args = TrainingArguments(output_dir=str(tmp_path), **(SHARED | saving), load_best_model_at_end=True)
         trainer = Trainer(model, args, train_dataset=[{}], eval_dataset=[{}], callbacks=[CodyraCallback()])
         with pytest.raises(ValueError, match="load_best_model_at_end=True.*set it to False"):
             trainer.train()

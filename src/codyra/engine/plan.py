@@ -130,8 +130,9 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     with narrator.work(f"checking {family.modality.removesuffix('s')}s", num_examples) as tell:
         family.prepare(read, tell, narrator.say)
         for task in read:
-            for note in task.notes if isinstance(task, InstructionTask) else ():
-                narrator.say(f"{task.name}: {note}")
+            if isinstance(task, InstructionTask):
+                for note in task.notes:
+                    narrator.say(f"{task.name}: {note}")
         check_images([task for task in tasks if isinstance(task, Task)], tell)
     family.to(accelerator.device)
     return plan
