@@ -69,7 +69,7 @@ _SECTIONS = (
     ("summary", "Summary"),
     ("beside", "Beside published figures"),
     ("tasks", "The tasks"),
-    ("matrix", "Accuracy after each task"),
+    ("matrix", "Scores after each task"),
     ("curves", "Forgetting, task by task"),
     ("ranks", "Ranks"),
     ("size", "Size of the updates"),
@@ -97,7 +97,7 @@ def _stream(group: Sequence[LabelledRun], prefix: str) -> list[Markup]:
     """All sections that compare the runs of one stream."""
     unlike = differences(group)
     curve_note = (
-        "Accuracy of each task in percent over the stream: 0 is zero-shot, n is after task n. Grey ground: "
+        "Score of each task in percent over the stream: 0 is zero-shot, n is after task n. Grey ground: "
         "the task is not learnt yet. All charts share one scale."
     )
     rank_note = (
@@ -117,7 +117,7 @@ def _stream(group: Sequence[LabelledRun], prefix: str) -> list[Markup]:
         ],
         "beside": [beside_published(group)] if _is_benchmark(group) else [],
         "tasks": [tag("div", task_samples(group), class_="task-grid")],
-        "matrix": [matrix_key(), *_per_run(group, matrices)],
+        "matrix": [matrix_key(group), *_per_run(group, matrices)],
         "curves": [tag("p", curve_note, class_="note"), task_curves(group)],
         "ranks": [tag("p", rank_note, class_="note"), *_per_run(group, module_maps)],
         "size": [tag("p", size_note, class_="note"), size_charts(group)],
