@@ -5,7 +5,7 @@ from importlib import resources
 
 from codyra.engine.folder_reader import RunView
 from codyra.report.beside import beside_published
-from codyra.report.markup import Markup, join, tag
+from codyra.report.markup import Markup, join, sentence, tag
 from codyra.report.provenance import run_overview, what_ran
 from codyra.report.runs import LabelledRun, comparable_groups, differences, label_runs
 from codyra.report.scores import matrices, matrix_key, summary_tables, task_curves
@@ -134,7 +134,7 @@ def _per_run(group: Sequence[LabelledRun], show: Callable[[LabelledRun], Markup]
         tag(
             "section",
             tag("h3", run.heading, class_="run"),
-            tag("p", f"{run.incomplete}.".capitalize(), class_="warning") if run.incomplete else None,
+            tag("p", sentence(run.incomplete), class_="warning") if run.incomplete else None,
             show(run),
         )
         for run in group

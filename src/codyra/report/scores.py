@@ -12,7 +12,7 @@ from codyra.engine.folder_reader import (
     TaskScores,
 )
 from codyra.report.charts import Series, line_chart, y_range
-from codyra.report.markup import Markup, breakable, folded, join, scroll_box, tag
+from codyra.report.markup import Markup, breakable, folded, join, scroll_box, sentence, tag
 from codyra.report.numbers import DASH, percent, signed
 from codyra.report.runs import LabelledRun, legend
 from codyra.report.scoring import how_scored, irregular_answers, metric_title
@@ -268,7 +268,7 @@ def matrices(run: LabelledRun) -> Markup:
         return tag("p", "Nothing was scored yet.", class_="note")
     if view.manifest.of_answers:
         irregular = irregular_answers(view)
-        said = tag("p", f"At the end: {'; '.join(irregular)}.", class_="note") if irregular else None
+        said = tag("p", sentence("; ".join(irregular)), class_="note") if irregular else None
         return join([_matrix(run, view.accuracy, "Each task by its own metric"), said])
     tables = [_matrix(run, view.accuracy, "All class names" if run.pooled else "Own class names")]
     if view.accuracy_task is not None and view.accuracy_task.zero_shot is not None and run.pooled:

@@ -22,13 +22,17 @@ def metric_title(task: DataInfo) -> str | None:
 
 
 def irregular_answers(view: RunView) -> list[str]:
-    """How many prompts were cut and how many answers were unfinished at the end of the stream, where any were."""
+    """How many prompts were cut, and how many answers were unfinished at the end of the stream, where any were."""
     scores = view.metrics.per_task if view.metrics is not None else {}
     cut = [_share(name, task.cut, task) for name, task in scores.items() if task.cut]
     unfinished = [_share(name, task.unfinished, task) for name, task in scores.items() if task.unfinished]
     return [
         *([f"prompts that were cut: {', '.join(cut)}"] if cut else []),
-        *([f"answers that reached their longest length: {', '.join(unfinished)}"] if unfinished else []),
+        *(
+            [f"answers at the end that reached their longest length: {', '.join(unfinished)}"]
+            if unfinished
+            else []
+        ),
     ]
 
 

@@ -238,7 +238,13 @@ def _learnt(repeats: Repeats) -> _Measured:
     if len(repeats.runs) > 1:
         notes.append(f"{_PLUS_MINUS} over seeds {', '.join(map(str, repeats.seeds))}")
     notes += dict.fromkeys(run.incomplete for run in repeats.runs if run.incomplete)
-    notes += dict.fromkeys(words for run in repeats.runs for words in irregular_answers(run.view))
+    irregular: dict[str, list[int]] = {}
+    for run, seed in zip(repeats.runs, repeats.seeds, strict=True):
+        for words in irregular_answers(run.view):
+            irregular.setdefault(words, []).append(seed)
+    for words, seeds in irregular.items():
+        alike = len(seeds) == len(repeats.runs)
+        notes.append(words if alike else f"seed {', '.join(map(str, seeds))}: {words}")
     return _Measured(
         label=repeats.label,
         matrices=[run.view.accuracy.rows for run in repeats.runs if run.view.finished],
@@ -312,7 +318,7 @@ _FIGURES = (
 )
 _FIGURES_OF_ANSWERS = (
     Column("overall_performance", "OP", digits=2),
-    Column("bwt_trace", METRIC_NAMES["bwt_trace"].lower(), digits=2),
+    Column("bwt_trace", "backward transfer, TRACE paper", digits=2),
     Column("bwt_clipped", "backward transfer, TreeLoRA (-Fgt)", digits=2),
     Column("bwt", METRIC_NAMES["bwt"].lower(), digits=2),
     *(column for column in _FIGURES if column.metric not in ("learning_accuracy", "forgetting")),
