@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from codyra import metrics
     from codyra.engine.run import run
     from codyra.tuner import CodyraCallback, CodyraConfig, ProximalStep, param_groups
-    from codyra.update import TaskUpdate, consolidate
+    from codyra.update import TaskUpdate, consolidate, finish_task
 
 __version__ = "0.1.0"
 
@@ -18,6 +18,7 @@ __all__ = [
     "ProximalStep",
     "TaskUpdate",
     "consolidate",
+    "finish_task",
     "metrics",
     "param_groups",
     "run",
@@ -30,6 +31,7 @@ _HOME = {
     "param_groups": "codyra.tuner",
     "TaskUpdate": "codyra.update",
     "consolidate": "codyra.update",
+    "finish_task": "codyra.update",
     "run": "codyra.engine.run",
 }
 

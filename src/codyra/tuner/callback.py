@@ -12,16 +12,20 @@ from codyra.tuner.prox import Operator, ProximalStep, Schedule
 class CodyraCallback(TrainerCallback, ExportableState):
     """Hangs a ProximalStep on the Trainer's own optimizer, for as many steps as the Trainer will take.
 
-        Trainer(model, args, callbacks=[CodyraCallback(kappa_total=0.65)], ...)
+        trainer = SFTTrainer(net, peft_config=CodyraConfig(), callbacks=[CodyraCallback(kappa_total=0.65)], ...)
+        trainer.train()
+        update, net = codyra.finish_task(trainer)
 
     Takes the options of `ProximalStep` except `total_steps`. The state travels in the Trainer's checkpoints
     (trainer_state.json), so a resumed run continues the schedule.
 
     Attributes:
-        prox: the ProximalStep once training has begun; pass it to `TaskUpdate.from_model` afterwards.
+        prox: the ProximalStep once training has begun. A Trainer that restores callbacks from a checkpoint
+            puts another CodyraCallback in this one's place.
 
     Raises:
-        ValueError: at the start of training, whatever ProximalStep refuses; gates that would decay among it.
+        ValueError: at the start of training, whatever ProximalStep refuses, gates that would decay among it;
+            load_best_model_at_end, which brings back gates that the schedule had not finished with.
         RuntimeError: at the end of training, when the proximal step never fired.
     """
 
@@ -54,6 +58,11 @@ class CodyraCallback(TrainerCallback, ExportableState):
         optimizer: torch.optim.Optimizer,
         **kwargs: Any,
     ) -> None:
+        if args.load_best_model_at_end:
+            raise ValueError(
+                "load_best_model_at_end=True would put back gates from before the last and largest thresholds; "
+                "set it to False: the adapter of a task is the one at the end of its schedule"
+            )
         if self.prox is not None:  # train() was called again
             self.prox.detach()
         self.prox = ProximalStep(optimizer, model, total_steps=state.max_steps, **self.options)

@@ -107,9 +107,9 @@ class ProximalStep:
             CPU}.
 
     Raises:
-        ValueError: no gates, gates that decay or are not in the optimizer, a schedule that never shrinks,
-            options of the other schedule, a second ProximalStep on one optimizer; also on a step beyond
-            `total_steps`.
+        ValueError: no gates, gates that decay, are not in the optimizer or have fewer bits than float32, a
+            schedule that never shrinks, options of the other schedule, a second ProximalStep on one
+            optimizer; also on a step beyond `total_steps`.
     """
 
     def __init__(
@@ -143,6 +143,7 @@ class ProximalStep:
         self.calls = 0
 
         gates = _trainable_gates(model)
+        _check_width(gates)
         self._gate_ids = {id(gate.weight) for gate in gates.values()}
         self._gate_groups = self._find_groups()
         self._check_decay()
@@ -296,6 +297,16 @@ def _trainable_gates(model: nn.Module) -> dict[str, Gate]:
             "the model has no trainable gate; wrap it first: get_peft_model(net, CodyraConfig(...))"
         )
     return gates
+
+
+def _check_width(gates: dict[str, Gate]) -> None:
+    for name, gate in gates.items():
+        if gate.weight.dtype.itemsize < 4:
+            raise ValueError(
+                f"{name} is {gate.weight.dtype}, in which a threshold of a thousandth is lost beside a gate "
+                "near 1; make what trains float32: for p in model.parameters(): p.data = p.data.float() if "
+                "p.requires_grad else p.data"
+            )
 
 
 def _operator(name: Operator) -> Callable[[Tensor, float], Tensor]:
