@@ -18,6 +18,7 @@ TASKS = {"stance": "accuracy", "meetings": "rouge_l", "sums": "accuracy"}
 def run(tmp_path):
     config = {
         "model": {"name": "org/llama"},
+        "method": {"name": "codyra"},
         "stream": {"tasks": [{"name": name, "data": f"json:data/{name}"} for name in TASKS]},
     }
     folder = write_run(
@@ -50,7 +51,7 @@ def test_card(run):
         pipeline_tag="text-generation",
         usage=lambda prompts: f"answer({prompts})",
     )
-    card = model_card(run, view, family, Selection(view, after=3), about)
+    card = model_card(run, view, family, Selection.of(view, [1, 2, 3]), about)
     assert "pipeline_tag: text-generation" in card
     assert "answer(['...', 'Summarise: ...'])" in card
     assert 'codyra predict . "a prompt"' in card

@@ -146,6 +146,15 @@ def test_another_protocol_has_no_published_rows(order: int, shots: int | None, n
     assert published_for(BenchmarkInfo("xtail", "X-TAIL", order, shots, "generic", "all", tasks)) is None
 
 
+@pytest.mark.parametrize("model", [None, "openai/clip-vit-base-patch16"])
+def test_rows_of_the_only_published_model_stand_beside_any(model: str | None) -> None:
+    tasks = next(table.data_sets for table in TABLES if table.benchmark == "xtail")
+    assert (
+        published_for(BenchmarkInfo("xtail", "X-TAIL", 1, 16, "generic", "all", tasks, model=model))
+        is not None
+    )
+
+
 def test_trace_rows_are_the_printed_ones() -> None:
     tables = published_tables("trace")
     assert [(table.model, table.variant) for table in tables] == [(model, 500) for model in TRACE_MODELS]

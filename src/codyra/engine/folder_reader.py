@@ -95,8 +95,8 @@ class BenchmarkInfo:
     """The published protocol that the stream of a run comes from.
 
     `tasks` are all data sets of the benchmark in order, `shots` the training images per class (None: all of them),
-    `variant` the training records per task that name a version of its data. `model` is the run's among the models
-    with published rows; None where it is none of them, or where there is only one such model.
+    `variant` the training records per task that name a version of its data. `model` is the run's where there are
+    published rows of it, else None.
     `marks` say, one line each, what in this run is not the protocol; with none its figures may stand beside others'.
     """
 

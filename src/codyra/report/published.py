@@ -9,7 +9,7 @@ from codyra.engine.folder_reader import BenchmarkInfo, Score
 from codyra.reading import checked, parse_json
 
 MODEL = "CLIP ViT-B/16"
-"""Published rows of pictures are of this model; a run of another one carries a mark."""
+"""Published rows are of this model where their table names none; a run of another one carries a mark."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,16 @@ def published_tables(benchmark: str) -> list[PublishedTable]:
 
 
 def published_for(benchmark: BenchmarkInfo) -> PublishedTable | None:
-    """The table of the same protocol, order, shots, data and model; None where nobody published one.
+    """The table of the same protocol, order, shots and data, and of the same model where models have tables of their
+    own; None where nobody published one.
 
     Its zero-shot row says so when it was made with other prompts.
     """
-    wanted = (benchmark.order, benchmark.shots, benchmark.variant, benchmark.model, len(benchmark.tasks))
+    wanted = (benchmark.order, benchmark.shots, benchmark.variant, len(benchmark.tasks))
     for table in published_tables(benchmark.name):
-        if (table.order, table.shots, table.variant, table.model, len(table.data_sets)) == wanted:
+        if table.model not in (None, benchmark.model):
+            continue
+        if (table.order, table.shots, table.variant, len(table.data_sets)) == wanted:
             if benchmark.prompts == table.zero_shot_prompts:
                 return table
             words = (

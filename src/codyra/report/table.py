@@ -145,10 +145,9 @@ def _title(run: LabelledRun) -> str:
 
 def _protocol(protocol: BenchmarkInfo | PublishedTable) -> str:
     if protocol.variant is not None:
-        data = f"variant {protocol.variant}"
-    else:
-        data = "all training images" if protocol.shots is None else f"{protocol.shots} shots"
-    return ", ".join([f"order {protocol.order}", data, *([protocol.model] if protocol.model else [])])
+        model = f", {protocol.model}" if protocol.model else ""
+        return f"order {protocol.order}, variant {protocol.variant}{model}"
+    return f"order {protocol.order}, {'all training images' if protocol.shots is None else f'{protocol.shots} shots'}"
 
 
 def _remarks(group: Sequence[LabelledRun], repeats: Sequence[Repeats]) -> list[str]:
