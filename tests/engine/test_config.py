@@ -83,7 +83,7 @@ def test_a_mistake_is_one_line_that_says_where_and_what(override, message):
 def test_steps_and_epochs_exclude_each_other():
     with pytest.raises(UserError, match="steps or epochs"):
         load_config({**BASE, "train": {"steps": 3, "epochs": 2}})
-    assert load_config({**BASE, "train": {"epochs": 2.5, "batch_size": 4}}).num_steps(10) == 7
+    assert load_config({**BASE, "train": {"epochs": 2.5, "batch_size": 4}}).num_steps("warm", 10) == 7
 
 
 def test_an_unknown_preset_names_the_nearest():

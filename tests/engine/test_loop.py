@@ -168,6 +168,7 @@ def test_one_task_of_full_fine_tuning_equals_a_plain_loop(config, tmp_path):
     """Nothing of the harness leaks into the arithmetic."""
     from codyra.engine.rng import private_random
     from codyra.engine.trainer import batches, lr_factor
+    from codyra.families.dual_encoder import TaskObjective
     from codyra.streams import build_stream
 
     overrides = ["method.name=full", "stream.only=[warm]", "train.steps=5"]
@@ -177,8 +178,8 @@ def test_one_task_of_full_fine_tuning_equals_a_plain_loop(config, tmp_path):
     (task,) = build_stream(resolved.stream, seed=resolved.seed, default_prompt=family.default_prompt)
     trained = [family.net.get_parameter(name).requires_grad_() for name in family.full_parameters()]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, betas=(0.9, 0.9999), eps=1e-8, weight_decay=0.0)
-    objective = family.start_task(task, 0, "official")
-    plan = batches(len(task.train.labels), 6, private_random(8, "batches", 0))
+    objective = TaskObjective(family, task, 0)
+    plan = batches(len(task.train), 6, private_random(8, "batches", 0))
     crops = private_random(8, "crops", 0)
     for step in range(5):
         optimizer.param_groups[0]["lr"] = 1e-3 * lr_factor(step, 5, "cosine", 0)

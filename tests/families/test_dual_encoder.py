@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from codyra.errors import UserError
 from codyra.families import ModelSpec, load_family
-from codyra.families.dual_encoder import PROMPTS_PER_CHUNK, text_to_image_loss
+from codyra.families.dual_encoder import PROMPTS_PER_CHUNK, TaskObjective, text_to_image_loss
 from codyra.families.image_text import ImageTextEncoder
 from codyra.families.sentence import SentenceEncoder
 from families.tiny_encoders import WORDS, Split, image_task, save_clip, task_for, text_task
@@ -46,9 +46,9 @@ def naive_losses(images, labels, prompts, scale, num_rows):
 )
 def test_loss_is_that_of_the_method(family, text_loss, positions):
     task = task_for(family, "task", CLASSES)
-    earlier = 7
+    before = task_for(family, "before", tuple(f"class {number}" for number in range(7)))
     family.net.double()
-    objective = family.start_task(task, earlier, text_loss)
+    objective = family.start_task(task, [before], text_loss=text_loss, micro_batch_size=None)
     batch = objective.batch(positions, random.Random(0))
     losses = objective.loss(batch)
 
@@ -57,11 +57,19 @@ def test_loss_is_that_of_the_method(family, text_loss, positions):
     prompts = family.prompt_features(task.prompts).tolist()
     labels = [task.train.labels[position] for position in positions]
     assert batch["labels"].tolist() == labels
-    num_rows = len(CLASSES) + (earlier if text_loss == "official" else 0)
+    num_rows = len(CLASSES) + (7 if text_loss == "official" else 0)
     expected = naive_losses(images, labels, prompts, float(family.logit_scale()), num_rows)
     assert losses["image_to_text"].item() == pytest.approx(expected[0], rel=1e-6)
     assert losses["text_to_image"].item() == pytest.approx(expected[1], rel=1e-6)
     assert losses["loss"].item() == pytest.approx(sum(expected), rel=1e-6)
+
+
+def test_a_batch_is_not_split(family):
+    task = task_for(family, "task", CLASSES)
+    with pytest.raises(UserError, match=r"train.micro_batch_size: .* lower train.batch_size"):
+        family.start_task(task, [], text_loss="official", micro_batch_size=2)
+    with pytest.raises(UserError, match=r"train.gradient_checkpointing is for causal"):
+        family.checkpointed_activations(True).__enter__()
 
 
 def test_text_to_image_loss_by_hand():
@@ -86,7 +94,7 @@ def test_gradients_reach_what_is_trainable_and_nothing_else(family):
     trainable = family.full_parameters()
     for name, parameter in family.net.named_parameters():
         parameter.requires_grad_(name in trainable)
-    objective = family.start_task(task, 0, "official")
+    objective = TaskObjective(family, task, 0)
     objective.loss(objective.batch(range(8), random.Random(0)))["loss"].backward()
     without = {name for name, parameter in family.net.named_parameters() if parameter.grad is None}
     assert without == set(dict(family.net.named_parameters())) - set(trainable)
@@ -98,14 +106,14 @@ def test_prompts_of_a_frozen_text_tower_are_encoded_once(load, kind):
     family = load(kind)
     calls = []
     family.net.text_model.register_forward_hook(lambda *_: calls.append(1))
-    objective = family.start_task(task_for(family, "task", CLASSES), 0, "official")
+    objective = TaskObjective(family, task_for(family, "task", CLASSES), 0)
     family.net.vision_model.requires_grad_(True)
     batch = objective.batch([0, 4], random.Random(0))
     frozen = [objective.loss(batch)["loss"] for _ in range(3)]
     assert len(calls) == 1
     assert frozen[0].requires_grad
     family.net.text_model.requires_grad_(True)
-    objective = family.start_task(task_for(family, "task", CLASSES), 0, "official")
+    objective = TaskObjective(family, task_for(family, "task", CLASSES), 0)
     trained = [objective.loss(batch)["loss"] for _ in range(2)]
     assert len(calls) == 3
     assert trained[0].item() == frozen[0].item()
@@ -113,7 +121,7 @@ def test_prompts_of_a_frozen_text_tower_are_encoded_once(load, kind):
 
 def test_crops_come_from_the_given_generator_alone(load):
     clip = load("clip")
-    objective = clip.start_task(image_task("task", CLASSES), 0, "official")
+    objective = TaskObjective(clip, image_task("task", CLASSES), 0)
     state = torch.get_rng_state(), random.getstate()
     first = objective.batch([0, 1, 2], random.Random(3))["pixels"]
     assert torch.equal(first, objective.batch([0, 1, 2], random.Random(3))["pixels"])
@@ -124,7 +132,7 @@ def test_crops_come_from_the_given_generator_alone(load):
 
 def test_a_slice_of_the_batch_skips_the_draws_of_the_others(load):
     clip = load("clip")
-    objective = clip.start_task(image_task("task", CLASSES), 0, "official")
+    objective = TaskObjective(clip, image_task("task", CLASSES), 0)
     whole = objective.batch([5, 0, 7, 2], random.Random(3))
     rng = random.Random(3)
     for _ in range(2):
@@ -288,7 +296,7 @@ def test_low_precision_weights_score_and_train(load):
         family = load(kind, dtype="bfloat16")
         task = task_for(family, "task", CLASSES)
         assert family.prompt_features(task.prompts).dtype == torch.float32
-        objective = family.start_task(task, 0, "official")
+        objective = TaskObjective(family, task, 0)
         assert objective.loss(objective.batch([0, 4], random.Random(0)))["loss"].dtype == torch.float32
         assert family.score([task])[0].examples == 12
 

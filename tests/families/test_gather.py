@@ -1,7 +1,6 @@
 """Several processes with a share of the batch each learn what one process learns from all of it."""
 
 import random
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
-from codyra.families import ModelSpec, TaskObjective, gather_features, load_family, share_of_batch
+from codyra.families import ModelSpec, load_family
+from codyra.families.dual_encoder import TaskObjective
+from codyra.families.gather import gather_features, share_of_batch
 from families.tiny_encoders import image_task, save_clip
 
 NUM_PROCESSES = 2
@@ -33,7 +34,7 @@ def objective_of(directory: Path) -> tuple[torch.nn.Module, TaskObjective]:
     family = load_family(ModelSpec(name=str(directory), dtype="float64"))
     family.net.requires_grad_(True)
     task = image_task("task", ("red bird", "cat", "dog", "square"))
-    return family.net, family.start_task(task, 3, "official")
+    return family.net, TaskObjective(family, task, 3)
 
 
 def gradients(net: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -50,16 +51,13 @@ def train_share(rank: int, directory: Path) -> None:
     try:
         net, objective = objective_of(directory)
         for name, positions in BATCHES.items():
-            batch, sizes = share_of_batch(objective.batch(positions, random.Random(0)), rank, NUM_PROCESSES)
-            losses = objective.loss(batch, gather=partial(gather_features, sizes=sizes))
+            (batch,) = objective.micro_batches(positions, random.Random(0), rank, NUM_PROCESSES)
+            losses = objective.loss(batch)
             losses["loss"].backward()
             result = gradients(net)
             for gradient in result.values():
                 dist.all_reduce(gradient)
                 gradient /= NUM_PROCESSES
-            if all(sizes):
-                exchanged = objective.loss(batch, gather=gather_features)
-                assert torch.equal(losses["loss"], exchanged["loss"])
             save_file(result | {"loss": losses["loss"].detach()}, directory / f"{name} {rank}.safetensors")
     finally:
         dist.destroy_process_group()

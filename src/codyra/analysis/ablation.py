@@ -27,7 +27,7 @@ from codyra.engine.progress import Narrator, duration
 from codyra.errors import UserError
 from codyra.report.modules import arrange
 from codyra.report.numbers import signed
-from codyra.update import compose, distance, write_weights
+from codyra.update import compose, distance
 
 By = Literal["kind", "layer", "both"]
 COLUMNS = (
@@ -129,7 +129,7 @@ def ablate(
         plan = _plan(folder, narrator)
         ledger.start(settings)
         weights = compose(plan.family.net, plan.base, read_updates(folder, plan.task_names, numbers))
-        write_weights(plan.family.net, weights)
+        plan.family.write_weights(weights)
         units = units_of(plan.base, by)
         _say_estimate(plan, units, ledger, narrator)
         whole = _state(plan, weights, None, ledger, narrator)
@@ -229,10 +229,10 @@ def _state(
     if whole is not None and norm == 0:
         state = replace(whole, update_norm=0.0)  # the same model
     else:
-        write_weights(plan.family.net, base)
+        plan.family.write_weights(base)
         label = "whole model" if unit is None else f"without {unit.name}"
         state = State(norm, accuracy(plan, narrator, f"{label}: scoring"), _held_out(plan))
-        write_weights(plan.family.net, own)
+        plan.family.write_weights(own)
     ledger.add(_name(unit), state)
     return state
 
@@ -242,7 +242,7 @@ def _held_out(plan: Plan) -> float | None:
         return None
     config = plan.config
     score = plan.family.score([plan.guard_task], config.train.eval_batch_size, config.stream.ties)[0]
-    return results.own_percent(score)
+    return score.percent("task")
 
 
 def _compare(view: RunView, after: int, whole: State, narrator: Narrator) -> None:

@@ -26,7 +26,7 @@ from codyra.errors import UserError
 from codyra.methods import build_method
 from codyra.naming import did_you_mean
 from codyra.report.numbers import signed
-from codyra.update import TaskUpdate, compose, write_weights
+from codyra.update import TaskUpdate, compose
 
 PLACEMENTS = ("attention", "mlp", "vision", "text", "all")
 ZERO_SHOT = "zero-shot"
@@ -239,7 +239,7 @@ def _measure(plan: Plan, ledger: Ledger[Point], so_far: Probe, narrator: Narrato
     started = time.perf_counter()
     (placement, rank), name = _placement(plan), _name(plan)
     update = _learn(plan, narrator)
-    write_weights(plan.family.net, compose(plan.family.net, plan.base, [update]))
+    plan.family.write_weights(compose(plan.family.net, plan.base, [update]))
     point = Point(
         placement,
         rank,
@@ -259,7 +259,7 @@ def _measure(plan: Plan, ledger: Ledger[Point], so_far: Probe, narrator: Narrato
 def _learn(plan: Plan, narrator: Narrator) -> TaskUpdate:
     placement, rank = _placement(plan)
     label = f"{placement}, rank {rank}"
-    write_weights(plan.family.net, plan.base)
+    plan.family.write_weights(plan.base)
     try:
         return learn_task(plan, plan.context(0), narrator, label, log=[])[0]
     except UserError as error:

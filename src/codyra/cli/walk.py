@@ -133,12 +133,20 @@ def predict(
     label_space: Annotated[
         str | None, typer.Option(help="all, learnt, or a task's name; default what the run was scored in")
     ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="longest answer of a language model, in tokens", min=1)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """The classes nearest to pictures or texts, with their softmax scores in percent."""
-    from codyra.history.predict import predict as nearest
+    """The classes nearest to pictures or texts, with their softmax scores in percent; or answers to prompts."""
+    from codyra.history.about import read_about
 
     examples = [example for item in inputs for example in (_lines_of_stdin() if item == "-" else [item])]
+    if read_about(checkout).answers is not None:
+        _show_answers(checkout, examples, max_new_tokens, as_json)
+        return
+    from codyra.history.predict import predict as nearest
+
     guesses = nearest(checkout, examples, label_space, top)
     if as_json:
         typer.echo(json.dumps([_record(*pair) for pair in zip(examples, guesses, strict=True)], indent=2))
@@ -148,6 +156,21 @@ def predict(
         for guess in nearest_classes:
             names = ", ".join(f"{name} ({task})" for task, name in guess.classes)
             console.print(f"  {guess.percent:5.1f} %  {names}", markup=False)
+
+
+def _show_answers(
+    checkout: Path, prompts: list[str], max_new_tokens: int | None, as_json: bool
+) -> None:
+    from codyra.history.answer import answer
+
+    answers = answer(checkout, prompts, max_new_tokens)
+    if as_json:
+        records = [{"input": prompt, "answer": text} for prompt, text in zip(prompts, answers, strict=True)]
+        typer.echo(json.dumps(records, indent=2))
+        return
+    for prompt, text in zip(prompts, answers, strict=True):
+        console.print(prompt, markup=False)
+        console.print(f"  {text}", markup=False)
 
 
 def verify(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:

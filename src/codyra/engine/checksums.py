@@ -12,8 +12,10 @@ from codyra.reading import sha256
 ROOT_FILES = (
     "config.yaml",
     "labels.json",
+    "answers.json",
     "samples.json",
     "zero_shot.json",
+    "zero_shot_predictions.jsonl",
     "guard.json",
     "accuracy.csv",
     "accuracy_task.csv",
@@ -28,11 +30,13 @@ TASK_FILES = (
     "update.safetensors",
     "ranks.json",
     "guard.json",
+    "predictions.jsonl",
     "scores.json",
 )
 REWRITTEN = (
     "config.yaml",
     "labels.json",
+    "answers.json",
     "samples.json",
     "accuracy.csv",
     "accuracy_task.csv",

@@ -25,7 +25,7 @@ from pydantic import (
 from codyra.errors import UserError
 from codyra.families import ModelSpec
 from codyra.methods import MethodOptions, option_names, parse_options
-from codyra.naming import nearest
+from codyra.naming import did_you_mean, nearest
 from codyra.reading import parse_yaml
 from codyra.streams import ClassName, Role, StreamSpec, TaskSpec
 from codyra.streams.benchmarks import BENCHMARKS
@@ -35,6 +35,9 @@ BUILTIN_MODELS = {"builtin:tiny-clip": "demo/tiny_clip"}
 """Models the package carries, and where it carries them."""
 MAX_CONFIG_BYTES = 1_000_000
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Epochs = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+OTHERS = "others"
+"""In `train.epochs`: every task that is not named."""
 
 
 class TrainConfig(BaseModel):
@@ -43,10 +46,18 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int | None = Field(500, ge=1, description="optimizer steps per task; null when epochs is given")
-    epochs: float | None = Field(
-        None, gt=0, description="instead of steps: ceil(epochs * examples / batch_size) steps"
+    epochs: Epochs | dict[str, Epochs] | None = Field(
+        None,
+        description="instead of steps: ceil(epochs * examples / batch_size) steps; by task name, with `others` for the "
+        "rest, where tasks differ",
     )
     batch_size: int = Field(64, ge=1, description="examples per optimizer step, over all processes")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="examples computed together on one process; null: its whole share of the batch"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass, for less memory"
+    )
     eval_batch_size: int = Field(
         64, ge=1, description="examples per scoring batch; changes speed, never a score"
     )
@@ -160,12 +171,31 @@ class RunConfig(BaseModel):
             )
         return self
 
-    def num_steps(self, num_examples: int) -> int:
+    @model_validator(mode="after")
+    def _every_task_has_epochs(self) -> Self:
+        epochs = self.train.epochs
+        if isinstance(epochs, dict):
+            names = [task.name for task in self.stream.tasks]
+            for name in epochs:
+                if name not in (*names, OTHERS):
+                    raise ValueError(f"train.epochs: no task {name!r}{did_you_mean(name, [*names, OTHERS])}")
+            for task in self.stream.chosen():
+                if task.name not in epochs and OTHERS not in epochs:
+                    raise ValueError(f"train.epochs: nothing for task {task.name!r}; add it, or {OTHERS}:")
+        return self
+
+    def num_epochs(self, task_name: str) -> float | None:
+        """Epochs of a task; None where the budget is in steps."""
+        epochs = self.train.epochs
+        return epochs.get(task_name, epochs.get(OTHERS)) if isinstance(epochs, dict) else epochs
+
+    def num_steps(self, task_name: str, num_examples: int) -> int:
         """Optimizer steps of a task with this many training examples."""
         if self.train.steps is not None:
             return self.train.steps
-        assert self.train.epochs is not None
-        return -int(-self.train.epochs * num_examples // self.train.batch_size)
+        epochs = self.num_epochs(task_name)
+        assert epochs is not None
+        return -int(-epochs * num_examples // self.train.batch_size)
 
     def to_yaml(self) -> str:
         """The resolved config; reading it back gives an equal RunConfig."""

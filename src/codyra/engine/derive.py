@@ -1,15 +1,14 @@
 """What follows from the scores and updates in a run folder: the accuracy tables, metrics.json, report.html."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from codyra.engine import results
 from codyra.engine.folder import DERIVED, Row, RunFolder
 from codyra.engine.folder_reader import read_run
+from codyra.engine.results import LabelSpace
 from codyra.reading import damaged
 from codyra.report import render
-
-LabelSpace = Literal["all", "task"]
 
 
 def read_rows(folder: RunFolder, names: Sequence[str], among: Sequence[str]) -> tuple[Row, list[Row]]:
@@ -31,8 +30,7 @@ def write_matrices(
     """accuracy.csv and accuracy_task.csv, as far as there are scores."""
     zero_shot, rows = read_rows(folder, names, among)
     named = [("zero-shot", zero_shot), *zip(names, rows, strict=False)]
-    files: tuple[tuple[str, LabelSpace], ...] = (("accuracy.csv", label_space), ("accuracy_task.csv", "task"))
-    for file, space in files:
+    for file, space in results.matrix_files(zero_shot, label_space).items():
         folder.write_matrix(file, names, [(after, results.cells(row, space)) for after, row in named])
 
 

@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,26 @@ from codyra.engine.config import RunConfig, parse_config
 from codyra.engine.folder_reader import check_not_pending, read_config
 from codyra.engine.lock import LOCK, only_writer
 from codyra.errors import UserError
-from codyra.families import TaskScore
+from codyra.families import AnswerScore, Score, TaskScore
 from codyra.naming import task_folder
 from codyra.reading import checked, damaged, parse_json, read_bytes, read_json, read_text, sha256, within
-from codyra.streams import Task
+from codyra.streams import InstructionTask, StreamSpec, Task
 from codyra.update import TaskUpdate
 
 Cells = Sequence[float | None]
-Row = list[TaskScore | None]
+Row = list[Score | None]
 """Scores of all tasks at one moment of the stream; None where a task was not scored."""
 
 WHERE_IS_IT = ("root", "data_dir", "name")
 """Config keys that say where things lie, not what is run: a run may be continued from another place."""
 MAX_EXAMPLES = 10**12
+ANSWER_KEYS = ("max_prompt_tokens", "max_answer_tokens", "truncation", "generation", "chat_template")
 CHECKPOINT, CANDIDATE = "checkpoint", "candidate"
 DERIVED = ("accuracy.csv", "accuracy_task.csv", "metrics.json", "report.html")
+TASK_LISTS = ("labels.json", "answers.json")
+"""Of which a run has one: its classes, or how its prompts are answered."""
+ZERO_SHOT = "zero-shot"
+MAX_SQUARE = 10_000.0
 """Files that follow from the scores and updates of the tasks."""
 
 
@@ -110,7 +116,11 @@ class RunFolder:
     def is_finished(self) -> bool:
         """True once everything of a run is written, its report included."""
         finished = self.exists() and self.read_json("manifest.json").get("status") == "finished"
-        return finished and all((self.path / name).is_file() for name in DERIVED)
+        return finished and all(
+            (self.path / name).is_file()
+            for name in DERIVED
+            if name != "accuracy_task.csv" or (self.path / "labels.json").is_file()
+        )
 
     def task_folder(self, task_index: int, name: str) -> Path:
         """Folder of a task, relative to the run's; people count from 01, code from 0."""
@@ -121,6 +131,14 @@ class RunFolder:
         if not num_tasks:
             return Path("zero_shot.json")
         return self.task_folder(num_tasks - 1, names[num_tasks - 1]) / "scores.json"
+
+    def row_files(self, num_tasks: int, names: Sequence[str]) -> list[str]:
+        """All that is written with the scores after the first `num_tasks` tasks."""
+        return [path.as_posix() for path in (self.row_file(num_tasks, names), self._predictions(num_tasks, names))]
+
+    def _predictions(self, num_tasks: int, names: Sequence[str]) -> Path:
+        scores = self.row_file(num_tasks, names)
+        return scores.with_name("predictions.jsonl" if num_tasks else "zero_shot_predictions.jsonl")
 
     def _task_file(self, task_index: int, name: str, file: str) -> Path:
         return within(self.path, self.task_folder(task_index, name)) / file
@@ -157,16 +175,26 @@ class RunFolder:
         """
         if not (self.path / name).is_file():
             return None
-        content = self.read_json(name)
-        row: Row = checked(list[TaskScore | None], content.get("tasks"), self.path / name)
-        scored_among = checked(list[str], content.get("among"), self.path / name)
-        for score in row:
-            counts = (0, 0, 1) if score is None else (score.correct, score.correct_task, score.examples)
-            if not (
-                0 <= counts[0] <= counts[2] and 0 <= counts[1] <= counts[2] and 0 < counts[2] < MAX_EXAMPLES
-            ):
-                damaged(self.path / name, f"{counts[:2]} of {counts[2]} are no counts of right answers")
+        row = self._read_scores(name)
+        scored_among = checked(list[str], self.read_json(name).get("among"), self.path / name)
         return row if len(row) == len(names) and scored_among == list(among) else None
+
+    def read_scores(self, num_tasks: int, names: Sequence[str]) -> dict[str, Score]:
+        """By task, what scores there are after the first `num_tasks` tasks, whatever tasks the run had then.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        name = self.row_file(num_tasks, names)
+        row = self._read_scores(name) if (self.path / name).is_file() else []
+        return {score.name: score for score in row if score is not None}
+
+    def _read_scores(self, name: str | Path) -> Row:
+        row: Row = checked(list[TaskScore | AnswerScore | None], self.read_json(name).get("tasks"), self.path / name)
+        for score in row:
+            if score is not None and not _is_possible(score):
+                damaged(self.path / name, f"{score} is no score")
+        return row
 
     def read_figure(self, name: str | Path, key: str) -> float:
         """A number of a JSON file, such as `drift` of a task's scores.json.
@@ -330,8 +358,34 @@ class RunFolder:
             entries.append({"task": name, "prompt": prompt, "examples": listed})
         self.write_json("samples.json", entries)
 
-    def write_labels(self, label_space: str, tasks: Iterable[Task]) -> None:
-        """labels.json: the classes and prompts of all tasks, so that a model can be used without the data."""
+    def write_tasks(self, stream: StreamSpec, tasks: Iterable[Task | InstructionTask]) -> None:
+        """What must be known of all tasks to use a model without the data.
+
+        labels.json: classes and prompts; for tasks of answers answers.json: how prompts become tokens and answers.
+        """
+        tasks = list(tasks)
+        self._write_labels(stream.label_space, [task for task in tasks if isinstance(task, Task)])
+        self._write_answer_rules(stream, [task for task in tasks if isinstance(task, InstructionTask)])
+
+    def _write_answer_rules(self, stream: StreamSpec, tasks: Sequence[InstructionTask]) -> None:
+        if tasks:
+            settings = stream.model_dump(mode="json", include=set(ANSWER_KEYS))
+            entries = [
+                {
+                    "name": task.name,
+                    "prompt": task.prompt,
+                    "metric": task.metric,
+                    "choices": list(task.choices),
+                    "max_new_tokens": task.max_new_tokens,
+                    "frame": list(task.frame),
+                }
+                for task in tasks
+            ]
+            self.write_json("answers.json", {"settings": settings, "tasks": entries})
+
+    def _write_labels(self, label_space: str, tasks: Sequence[Task]) -> None:
+        if not tasks:
+            return
         entries = [
             {
                 "name": task.name,
@@ -344,24 +398,27 @@ class RunFolder:
         ]
         self.write_json("labels.json", {"scored_in": label_space, "tasks": entries})
 
-    def write_row(self, name: str | Path, after: str, among: Sequence[str], row: Row, **about: Any) -> None:
-        """zero_shot.json or a task's scores.json; `about` adds figures.
+    def write_row(self, num_tasks: int, names: Sequence[str], row: Row, **about: Any) -> None:
+        """The scores of all tasks after the first `num_tasks`, with the answers they are of; `about` adds figures."""
+        answers = [score for score in row if isinstance(score, AnswerScore) and score.answers]
+        if answers:
+            self._write_predictions(self._predictions(num_tasks, names), answers)
+        after = names[num_tasks - 1] if num_tasks else ZERO_SHOT
+        content = {"after": after, **about, "among": list(names), "tasks": [_stored(score) for score in row]}
+        self.write_json(self.row_file(num_tasks, names), content)
 
-        Args:
-            among: tasks whose classes made up the pooled label space.
-        """
-        cells = [
-            None
-            if score is None
-            else {
-                "name": score.name,
-                "examples": score.examples,
-                "correct": score.correct,
-                "correct_task": score.correct_task,
-            }
-            for score in row
-        ]
-        self.write_json(name, {"after": after, **about, "among": list(among), "tasks": cells})
+    def _write_predictions(self, name: Path, scores: Sequence[AnswerScore]) -> None:
+        """One line per test example, those of tasks that were scored earlier kept."""
+        path, lines = within(self.path, name), []
+        anew = {score.name for score in scores}
+        if path.is_file():
+            former = read_text(path).splitlines()
+            lines = [line for line in former if parse_json(line, path).get("task") not in anew]
+        for score in scores:
+            for position, (prediction, percent) in enumerate(score.answers):
+                entry = {"task": score.name, "position": position, "prediction": prediction, "score": percent}
+                lines.append(json.dumps(entry, ensure_ascii=False))
+        self.write_text(name, "".join(f"{line}\n" for line in lines))
 
     def begin_task(self, task_index: int, name: str, shots: Mapping[str, Any]) -> None:
         """shots.json of a task; whatever else an interrupted attempt left is continued or written over."""
@@ -424,6 +481,21 @@ class RunFolder:
         if not file.is_file():
             return []
         return [parse_json(line, file) for line in read_text(file).splitlines()]
+
+
+def _is_possible(score: Score) -> bool:
+    if not 0 < score.examples < MAX_EXAMPLES:
+        return False
+    if isinstance(score, TaskScore):
+        return 0 <= score.correct <= score.examples and 0 <= score.correct_task <= score.examples
+    counts = 0 <= score.cut <= score.examples and 0 <= score.unfinished <= score.examples
+    return counts and 0 <= score.total <= 100 * score.examples and 0 <= score.squares <= MAX_SQUARE * score.examples
+
+
+def _stored(score: Score | None) -> dict[str, Any] | None:
+    if score is None:
+        return None
+    return {field.name: getattr(score, field.name) for field in fields(score) if field.name != "answers"}
 
 
 def _remove_folder(path: Path) -> None:

@@ -346,6 +346,37 @@ class LabelSpace:
 
 
 @dataclass(frozen=True)
+class AnswerRules:
+    """How prompts become tokens and how they are answered, for all tasks of a run; docs/config.md, `stream`."""
+
+    max_prompt_tokens: Annotated[int, Field(ge=1)]
+    max_answer_tokens: Annotated[int, Field(ge=1)]
+    truncation: Literal["keep_instruction", "treelora"]
+    generation: Literal["greedy", "treelora", "likelihood"]
+    chat_template: bool
+
+
+@dataclass(frozen=True)
+class TaskAnswers:
+    """How one task is answered and scored: the template of its prompts, what of them is never cut (head, tail)."""
+
+    name: str
+    prompt: str
+    metric: str
+    choices: tuple[str, ...]
+    max_new_tokens: Annotated[int, Field(ge=1)]
+    frame: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class AnswerSpace:
+    """answers.json: what labels.json is to classes."""
+
+    settings: AnswerRules
+    tasks: tuple[TaskAnswers, ...]
+
+
+@dataclass(frozen=True)
 class RunView:
     """One run folder. `name` is the folder's own name; `config_text` is config.yaml as written."""
 
@@ -359,6 +390,7 @@ class RunView:
     tasks: tuple[TaskView, ...]
     samples: tuple[TaskSamples, ...]
     labels: LabelSpace | None
+    answers: AnswerSpace | None = None
 
     @property
     def finished(self) -> bool:
@@ -388,6 +420,7 @@ def read_run(path: str | Path) -> RunView:
         tasks=_read_tasks(folder, names),
         samples=_read_samples(folder),
         labels=_read_labels(folder, names),
+        answers=_read_answers(folder, names),
     )
     if manifest.status == "finished":
         _check_complete(folder, view)
@@ -589,6 +622,17 @@ def _read_image(folder: Path, name: str) -> bytes | None:
     if not content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
         damaged(file, "neither PNG nor JPEG")
     return content
+
+
+def _read_answers(folder: Path, names: Sequence[str]) -> AnswerSpace | None:
+    """How all tasks are answered, None for a run of classes and one that stopped before it wrote this."""
+    file = _file(folder, "answers.json")
+    if file is None:
+        return None
+    answers = checked(AnswerSpace, read_json(file), file)
+    if [task.name for task in answers.tasks] != list(names):
+        damaged(file, "its tasks are not those of manifest.json in their order")
+    return answers
 
 
 def _read_labels(folder: Path, names: Sequence[str]) -> LabelSpace | None:

@@ -11,7 +11,7 @@ from codyra.digest import tensors_sha256
 from codyra.engine import results
 from codyra.engine.checksums import REWRITTEN
 from codyra.engine.derive import write_matrices, write_summary
-from codyra.engine.folder import CANDIDATE, DERIVED, Row, RunFolder
+from codyra.engine.folder import CANDIDATE, DERIVED, TASK_LISTS, Row, RunFolder
 from codyra.engine.folder_reader import read_manifest
 from codyra.engine.guard import Verdict, judge
 from codyra.engine.manifest import continued, new_manifest, now, session, surroundings_changed
@@ -19,8 +19,8 @@ from codyra.engine.plan import Plan, peak_memory
 from codyra.engine.progress import Narrator, duration
 from codyra.engine.trainer import learn_task
 from codyra.errors import GuardRefused, UserError
-from codyra.families import TaskScore
-from codyra.update import TaskUpdate, compose, distance, rounding_loss, write_weights
+from codyra.families import Score
+from codyra.update import TaskUpdate, compose, distance, rounding_loss
 
 
 class Loop:
@@ -80,7 +80,7 @@ class Loop:
             else:
                 folder.write_manifest(self.manifest, before=[*REWRITTEN, "samples/"])
                 folder.write_config(plan.config)
-            folder.write_labels(plan.config.stream.label_space, plan.tasks)
+            folder.write_tasks(plan.config.stream, plan.tasks)
             folder.write_samples({task.name: (task.prompt, plan.family.preview(task)) for task in plan.tasks})
         if done:
             self.narrator.say(f"continuing after task {done} ({self.names[done - 1]})")
@@ -104,7 +104,7 @@ class Loop:
         room = {**stored, "status": "unfinished", "archive": archives, "files": listed}
         self.folder.write_manifest(room, before=[*REWRITTEN, "samples/"])
         self.folder.write_config(self.plan.config)
-        self.folder.remove("labels.json", "samples.json", *DERIVED)
+        self.folder.remove(*TASK_LISTS, "samples.json", *DERIVED)
         self.manifest |= {"archive": archives, "files": room["files"]}
         self.folder.write_manifest(self.manifest)
 
@@ -166,7 +166,7 @@ class Loop:
         def measure(factor: float) -> float:
             scaled = candidate if factor == 1.0 else candidate.scaled(factor)
             self._put_weights(chain(self._updates(task_index), [scaled]))
-            return results.own_percent(self._score_guard())
+            return self._score_guard().percent("task")
 
         verdict = judge(guard, self._guarded_score(task_index), measure)
         folder = self.folder.task_folder(task_index, name)
@@ -197,7 +197,7 @@ class Loop:
             return self.folder.read_figure(file, "after")
         return self.folder.read_figure("guard.json", "score")
 
-    def _score_guard(self) -> TaskScore:
+    def _score_guard(self) -> Score:
         plan = self.plan
         assert plan.guard_task is not None
         return plan.family.score(
@@ -214,7 +214,7 @@ class Loop:
     def _put_weights(self, updates: Iterable[TaskUpdate]) -> dict[str, Tensor]:
         """Re-compute the network from the base model and these updates."""
         weights = compose(self.plan.family.net, self.plan.base, updates)
-        write_weights(self.plan.family.net, weights)
+        self.plan.family.write_weights(weights)
         return weights
 
     def _base_name(self) -> tuple[str, str | None]:
@@ -226,11 +226,11 @@ class Loop:
         if self._row(0) is None:
             started = time.perf_counter()
             self._put_weights(())
-            row = self._score("zero-shot: scoring")
+            row = self._score(0, "zero-shot: scoring", {})
             if self.main:
                 self.manifest["timing"]["zero_shot_seconds"] = time.perf_counter() - started
-                self.folder.write_manifest(self.manifest, before=["zero_shot.json", *DERIVED])
-                self.folder.write_row("zero_shot.json", "zero-shot", self.names, row)
+                self.folder.write_manifest(self.manifest, before=[*self.folder.row_files(0, self.names), *DERIVED])
+                self.folder.write_row(0, self.names, row)
             cells = results.cells(row, self.plan.config.stream.label_space)
             shown = ", ".join(f"{name} {cell:.1f}" for name, cell in zip(self.names, cells, strict=True))
             self.narrator.say(f"zero-shot: {shown} %")
@@ -246,7 +246,7 @@ class Loop:
         if not stored:
             self._put_weights(())
             score = self._score_guard()
-            percent = results.own_percent(score)
+            percent = score.percent("task")
             about = {"data": source, "fingerprint": fingerprint, "examples": score.examples, "score": percent}
             if self.main:
                 self.folder.write_json("guard.json", about)
@@ -268,8 +268,12 @@ class Loop:
         about = {"drift": distance(weights, plan.base), "weights_sha256": tensors_sha256(weights.items())}
         merged = time.perf_counter()
         # A task that changed nothing leaves a model that was scored already.
-        row = self._row(task_index) if self._update(task_index).no_change else None
-        row = row or self._score(f"task {task_index + 1} ({name}): scoring")
+        known = (self._row(task_index) or []) if self._update(task_index).no_change else []
+        row = self._score(
+            task_index + 1,
+            f"task {task_index + 1} ({name}): scoring",
+            {score.name: score for score in known if score is not None},
+        )
         scored = time.perf_counter()
         if self.main:
             timing = self._timing(task_index)
@@ -279,9 +283,9 @@ class Loop:
                 rounding_loss(plan.family.net, plan.base, self._updates(task_index + 1))
             ]
             # Time is known only now: the scores, whose presence says that all of this is done, come after it.
-            file = self.folder.row_file(task_index + 1, self.names)
-            self.folder.write_manifest(self.manifest, before=[file.as_posix(), *DERIVED])
-            self.folder.write_row(file, name, self.names, row, **about)
+            own = self.folder.row_files(task_index + 1, self.names)
+            self.folder.write_manifest(self.manifest, before=[*own, *DERIVED])
+            self.folder.write_row(task_index + 1, self.names, row, **about)
             self._write_matrices()
         plan.accelerator.wait_for_everyone()
         return True
@@ -290,18 +294,23 @@ class Loop:
         """Scores after the first `num_tasks` tasks, None unless they were taken among the tasks of this stream."""
         return self.folder.read_row(self.folder.row_file(num_tasks, self.names), self.names, self.names)
 
-    def _score(self, label: str) -> Row:
-        plan = self.plan
-        num_examples = sum(len(task.test.labels) for task in plan.tasks)
-        with self.narrator.work(label, num_examples) as tell:
-            return list(
-                plan.family.score(
-                    plan.tasks,
-                    batch_size=plan.config.train.eval_batch_size,
-                    ties=plan.config.stream.ties,
-                    progress=tell,
-                )
-            )
+    def _score(self, num_tasks: int, label: str, known: dict[str, Score]) -> Row:
+        """Scores of the model after `num_tasks` tasks, which the network is now.
+
+        Args:
+            known: scores that this model has already, by task.
+        """
+        plan, config = self.plan, self.plan.config
+        seen = config.stream.score == "seen" and num_tasks > 0
+        wanted = plan.tasks[:num_tasks] if seen else plan.tasks
+        if not plan.family.pooled:
+            # No score depends on which other tasks there are: what was taken before tasks were appended still holds.
+            known = self.folder.read_scores(num_tasks, self.names) | known
+        if todo := [task for task in wanted if task.name not in known]:
+            with self.narrator.work(label, sum(len(task.test) for task in todo)) as tell:
+                scores = plan.family.score(todo, config.train.eval_batch_size, config.stream.ties, tell)
+            known = known | {score.name: score for score in scores}
+        return [known.get(task.name) if task in wanted else None for task in plan.tasks]
 
     def _write_matrices(self) -> None:
         write_matrices(self.folder, self.names, self.names, self.plan.config.stream.label_space)
@@ -310,10 +319,11 @@ class Loop:
         row = self._row(task_index + 1)
         assert row is not None
         cells = results.cells(row, self.plan.config.stream.label_space)
+        scored = [cell for cell in cells if cell is not None]
         rank = results.mean_rank(self._update(task_index))
         self.narrator.say(
-            f"task {task_index + 1}/{len(self.names)} {self.names[task_index]}: {cells[task_index]:.1f} %, mean of all "
-            f"tasks {sum(cell for cell in cells if cell is not None) / len(cells):.1f} %"
+            f"task {task_index + 1}/{len(self.names)} {self.names[task_index]}: {cells[task_index]:.1f} %, mean of "
+            f"{'all' if len(scored) == len(cells) else len(scored)} tasks {sum(scored) / len(scored):.1f} %"
             + (f", {rank:.1f} ranks per module kept" if rank is not None else "")
             + f" ({duration(seconds)})"
         )

@@ -12,18 +12,18 @@ from codyra.engine.folder import RunFolder
 from codyra.engine.folder_reader import RunView, check_not_pending
 from codyra.engine.manifest import changed_setup
 from codyra.errors import UserError
-from codyra.families import DualEncoder, load_family
-from codyra.update import TaskUpdate, compose, write_weights
+from codyra.families import Family, load_family
+from codyra.update import TaskUpdate, compose
 
 
-def load_base(view: RunView) -> DualEncoder:
+def load_base(view: RunView) -> Family:
     """The base model of a run, on the CPU.
 
     Raises:
         UserError: the model cannot be loaded, or has other weights than when the run began.
     """
     config = parse_config(view.config, f"config.yaml of {view.name}")
-    family = load_family(model_path(config))
+    family = load_family(model_path(config), answer_settings(config))
     found, expected = family.fingerprint(), view.manifest.base.sha256
     if found != expected:
         raise UserError(
@@ -88,7 +88,7 @@ def read_updates(folder: RunFolder, names: Sequence[str], numbers: Iterable[int]
         yield folder.read_update(number - 1, names[number - 1])
 
 
-def recompose(family: DualEncoder, folder: RunFolder, names: Sequence[str], numbers: Sequence[int]) -> None:
+def recompose(family: Family, folder: RunFolder, names: Sequence[str], numbers: Sequence[int]) -> None:
     """Put the updates of these tasks (from `select_tasks`) into a freshly loaded base model, in place.
 
     Raises:
@@ -96,4 +96,4 @@ def recompose(family: DualEncoder, folder: RunFolder, names: Sequence[str], numb
     """
     base = dict(family.net.named_parameters())
     weights = compose(family.net, base, read_updates(folder, names, numbers))
-    write_weights(family.net, {name: weight for name, weight in weights.items() if weight is not base[name]})
+    family.write_weights({name: weight for name, weight in weights.items() if weight is not base[name]})

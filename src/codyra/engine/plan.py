@@ -1,5 +1,6 @@
 """Everything that is checked before the first step, and what the run will cost."""
 
+import math
 import resource
 import shutil
 import sys
@@ -19,12 +20,14 @@ from codyra.engine.config import RunConfig, TrainConfig, model_path
 from codyra.engine.progress import Narrator
 from codyra.engine.rng import private_random, seeded_torch
 from codyra.errors import UserError
-from codyra.families import DualEncoder, load_family
+from codyra.families import AnswerSettings, Family, Objective, load_family
 from codyra.methods import Method, TaskContext, build_method
-from codyra.streams import StreamSpec, Task, build_stream, check_images
+from codyra.streams import InstructionTask, StreamSpec, Task, build_stream, check_images
 from codyra.update import TaskUpdate
 
 SLOW_STEP_SECONDS = 5.0
+
+AnyTask = Task | InstructionTask
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,15 @@ class Plan:
     """A run that passed every check."""
 
     config: RunConfig
-    family: DualEncoder
-    tasks: list[Task]
+    family: Family
+    tasks: list[AnyTask]
     method: Method
     target_modules: list[str]
     full_parameters: list[str]
     base: dict[str, Tensor]
     """Weights of the base model that an update may change, on the CPU."""
     accelerator: Accelerator
-    guard_task: Task | None
+    guard_task: AnyTask | None
     """The held-out set of `guard:`."""
 
     @property
@@ -49,7 +52,17 @@ class Plan:
 
     def num_steps(self, task_index: int) -> int:
         """Optimizer steps of a task; 0 for a method that trains nothing."""
-        return self.config.num_steps(len(self.tasks[task_index].train.labels)) if self.method.trains else 0
+        task = self.tasks[task_index]
+        return self.config.num_steps(task.name, len(task.train)) if self.method.trains else 0
+
+    def start_objective(self, task_index: int) -> Objective:
+        """What a task trains on."""
+        return self.family.start_task(
+            self.tasks[task_index],
+            self.tasks[:task_index],
+            text_loss=self.config.method.text_loss,
+            micro_batch_size=self.config.train.micro_batch_size,
+        )
 
     def num_trainable(self) -> int:
         """Parameters that a task trains; the same for all tasks."""
@@ -91,9 +104,10 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     """
     accelerator = make_accelerator(config.train)
     method = build_method(config.method)
-    family = load_family(model_path(config))
+    family = load_family(model_path(config), answer_settings(config))
     build = partial(
         build_stream,
+        kind="answers" if family.modality == "answers" else "classes",
         seed=config.seed,
         default_prompt=family.default_prompt,
         data_dir=Path(config.data_dir) if config.data_dir is not None else None,
@@ -112,12 +126,25 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     for notice in _check_methods_options(plan):
         narrator.say(notice)
     read = [*tasks, *guarded]
-    num_examples = sum(len(task.test.labels) for task in read) + sum(len(task.train.labels) for task in tasks)
-    with narrator.work(f"checking {family.modality}s", num_examples) as tell:
+    num_examples = sum(len(task.test) for task in read) + sum(len(task.train) for task in tasks)
+    with narrator.work(f"checking {family.modality.removesuffix('s')}s", num_examples) as tell:
         family.prepare(read, tell, narrator.say)
-        check_images(tasks, tell)
+        check_images([task for task in tasks if isinstance(task, Task)], tell)
     family.to(accelerator.device)
     return plan
+
+
+def answer_settings(config: RunConfig) -> AnswerSettings:
+    """What the `stream:` section says of prompts and answers."""
+    stream = config.stream
+    return AnswerSettings(
+        max_prompt_tokens=stream.max_prompt_tokens,
+        max_answer_tokens=stream.max_answer_tokens,
+        truncation=stream.truncation,
+        generation=stream.generation,
+        chat_template=stream.chat_template,
+        seed=config.seed,
+    )
 
 
 def make_accelerator(train: TrainConfig) -> Accelerator:
@@ -158,14 +185,13 @@ def _check_methods_options(plan: Plan) -> list[str]:
 
 
 def estimate(plan: Plan, tasks_to_do: int) -> Estimate:
-    """Measure one training step of the task with most classes, and scoring of one batch of every task.
+    """Measure one training step of the costliest task, and scoring of one batch of every task.
 
     A run that was measured and one that was not are the same run.
     """
     step_seconds, num_trainable = 0.0, 0
     if plan.method.trains:
-        most_classes = max(range(len(plan.tasks)), key=lambda index: len(plan.tasks[index].class_names))
-        step_seconds, num_trainable = step_cost(plan, most_classes)
+        step_seconds, num_trainable = step_cost(plan, _costliest(plan))
     score_seconds = scoring_cost(plan)
     num_steps = sum(plan.num_steps(index) for index in range(len(plan.tasks) - tasks_to_do, len(plan.tasks)))
     rows = 1 + (tasks_to_do if plan.method.trains else 0)
@@ -191,18 +217,32 @@ def step_cost(plan: Plan, task_index: int) -> tuple[float, int]:
         plan.method.before_task(ctx)
         parameters = [parameter for parameter in ctx.net.parameters() if parameter.requires_grad]
         num_trainable = sum(parameter.numel() for parameter in parameters)
-        objective = plan.family.start_task(task, 0, plan.config.method.text_loss)
-        positions = list(range(len(task.train.labels)))[: train.batch_size]
+        objective = plan.start_objective(task_index)
+        positions = list(range(len(task.train)))[: train.batch_size]
         timings: list[float] = []
-        while len(timings) < 2 and sum(timings) < SLOW_STEP_SECONDS:
-            started = time.perf_counter()
-            with plan.accelerator.autocast():
-                losses = objective.loss(objective.batch(positions, private_random(0)))
-            losses["loss"].backward()
-            losses["loss"].item()  # waits for an accelerator
-            timings.append(time.perf_counter() - started)
+        with plan.family.checkpointed_activations(train.gradient_checkpointing):
+            while len(timings) < 2 and sum(timings) < SLOW_STEP_SECONDS:
+                timings.append(_time_step(plan, objective, positions))
     plan.method.adapter.discard(ctx)
     return min(timings), num_trainable
+
+
+def _costliest(plan: Plan) -> int:
+    """Index of the task whose steps cost most: that with most classes, or any where there are none."""
+    classes = [len(task.class_names) if isinstance(task, Task) else 0 for task in plan.tasks]
+    return classes.index(max(classes))
+
+
+def _time_step(plan: Plan, objective: Objective, positions: list[int]) -> float:
+    """Seconds for the gradients of a batch, extrapolated from its first part; this process alone."""
+    started = time.perf_counter()
+    parts = objective.micro_batches(positions, private_random(0), 0, 1)
+    with plan.accelerator.autocast():
+        losses = objective.loss(next(parts))
+    losses["loss"].backward()
+    losses["loss"].item()  # waits for an accelerator
+    size = plan.config.train.micro_batch_size or len(positions)
+    return (time.perf_counter() - started) * math.ceil(len(positions) / size)
 
 
 def scoring_cost(plan: Plan) -> float:
@@ -211,8 +251,8 @@ def scoring_cost(plan: Plan) -> float:
     seconds = _time_scoring(plan, plan.tasks, 1)
     for task in plan.tasks:
         one, batch = (_time_scoring(plan, [task], count) for count in (1, size))
-        measured = min(size, len(task.test.labels))
-        seconds += max(0.0, batch - one) / max(1, measured - 1) * len(task.test.labels)
+        measured = min(size, len(task.test))
+        seconds += max(0.0, batch - one) / max(1, measured - 1) * len(task.test)
     return seconds
 
 

@@ -4,22 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from codyra import metrics
-from codyra.families import TaskScore
+from codyra.families import AnswerScore, Score
 from codyra.update import TaskUpdate
 
 Cells = list[float | None]
-
-
-def percent(score: TaskScore | None, label_space: Literal["all", "task"]) -> float | None:
-    """Accuracy in percent, in the pooled label space or the task's own."""
-    if score is None:
-        return None
-    return 100.0 * (score.correct if label_space == "all" else score.correct_task) / score.examples
-
-
-def own_percent(score: TaskScore) -> float:
-    """Accuracy in percent in the task's own label space."""
-    return 100.0 * score.correct_task / score.examples
+LabelSpace = Literal["all", "task"]
 
 
 def mean_rank(update: TaskUpdate) -> float | None:
@@ -27,23 +16,39 @@ def mean_rank(update: TaskUpdate) -> float | None:
     return sum(update.ranks.values()) / len(update.ranks) if update.ranks else None
 
 
-def cells(row: Sequence[TaskScore | None], label_space: Literal["all", "task"]) -> Cells:
+def cells(row: Sequence[Score | None], label_space: LabelSpace) -> Cells:
     """One row of an accuracy matrix."""
-    return [percent(score, label_space) for score in row]
+    return [None if score is None else score.percent(label_space) for score in row]
 
 
-def _with_error(score: TaskScore | None, label_space: Literal["all", "task"]) -> dict[str, float] | None:
-    value = percent(score, label_space)
-    if score is None or value is None:
+def matrix_files(row: Sequence[Score | None], label_space: LabelSpace) -> dict[str, LabelSpace]:
+    """The accuracy tables of a run with such a row, and the label space of each; answers have none, hence one table."""
+    if _of_answers(row):
+        return {"accuracy.csv": label_space}
+    return {"accuracy.csv": label_space, "accuracy_task.csv": "task"}
+
+
+def _of_answers(row: Sequence[Score | None]) -> bool:
+    return any(isinstance(score, AnswerScore) for score in row)
+
+
+def _with_error(score: Score | None, label_space: LabelSpace) -> dict[str, float] | None:
+    if score is None:
         return None
-    return {"score": value, "standard_error": metrics.standard_error(value, score.examples)}
+    return {"score": score.percent(label_space), "standard_error": score.standard_error(label_space)}
+
+
+def _about_answers(score: Score | None) -> dict[str, Any]:
+    if not isinstance(score, AnswerScore):
+        return {}
+    return {"metric": score.metric, "cut": score.cut, "unfinished": score.unfinished}
 
 
 def summarise(
     task_names: Sequence[str],
-    zero_shot: Sequence[TaskScore | None],
-    rows: Sequence[Sequence[TaskScore | None]],
-    label_space: Literal["all", "task"],
+    zero_shot: Sequence[Score | None],
+    rows: Sequence[Sequence[Score | None]],
+    label_space: LabelSpace,
     updates: Sequence[TaskUpdate],
     drift: Sequence[float],
     trainable_parameters: int,
@@ -54,7 +59,7 @@ def summarise(
     Args:
         benchmark: what the manifest says of it; None for a stream of one's own, whose figures carry no marks.
     """
-    R = [cells(row, label_space) for row in rows]
+    R, answers = [cells(row, label_space) for row in rows], _of_answers(zero_shot)
     first = [value for value in cells(zero_shot, label_space) if value is not None]
     per_task = {
         name: {
@@ -62,14 +67,15 @@ def summarise(
             "zero_shot": _with_error(zero_shot[j], label_space),
             "learned": _with_error(rows[j][j], label_space),
             "last": _with_error(rows[-1][j], label_space),
+            **_about_answers(rows[-1][j]),
         }
         for j, name in enumerate(task_names)
     }
     return {
         **metrics.all_metrics(R),
         "zero_shot": sum(first) / len(first) if len(first) == len(task_names) else None,
-        "label_space": label_space,
-        "own_label_space": metrics.all_metrics([cells(row, "task") for row in rows]),
+        "label_space": None if answers else label_space,
+        "own_label_space": None if answers else metrics.all_metrics([cells(row, "task") for row in rows]),
         "update_norm": [update.norm() for update in updates],
         "drift": list(drift),
         "mean_rank": [mean_rank(update) for update in updates],

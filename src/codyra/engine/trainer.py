@@ -5,7 +5,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator
@@ -17,8 +17,7 @@ from codyra.engine.plan import Plan
 from codyra.engine.progress import Narrator
 from codyra.engine.rng import private_random, seeded_torch
 from codyra.errors import UserError
-from codyra.families import TaskObjective, gather_features, share_of_batch
-from codyra.families.dual_encoder import Batch, Gather
+from codyra.families import Batch, Objective
 from codyra.methods import Method, TaskContext
 from codyra.update import TaskUpdate
 
@@ -26,25 +25,43 @@ FLUSH_EVERY = 10
 """Steps between two looks at the losses; reading them earlier would make an accelerator wait in every step."""
 
 
-class Objective(nn.Module):
+class Computed(nn.Module):
     """The network with its loss as `forward`, which is what accelerate's wrappers expect to call."""
 
-    def __init__(self, net: nn.Module, objective: TaskObjective) -> None:
+    def __init__(self, net: nn.Module, objective: Objective) -> None:
         super().__init__()
         self.net = net
         self.objective = objective
 
-    def forward(self, batch: Batch, gather: Gather | None) -> dict[str, Tensor]:
-        return self.objective.loss(batch, gather=gather)
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.objective.loss(batch)
 
 
-def batches(num_examples: int, batch_size: int, rng: random.Random) -> Iterator[list[int]]:
-    """Positions of endless batches: a new shuffle per epoch, the last batch of an epoch smaller, none dropped."""
-    while True:
+def batches(
+    num_examples: int, batch_size: int, rng: random.Random, epochs: float | None = None
+) -> Iterator[list[int]]:
+    """Positions of the batches of a task, none of its examples dropped; a new shuffle per epoch.
+
+    Without `epochs` they are endless, and the last batch of every epoch is smaller. With it, epochs flow into each
+    other, so that exactly ceil(epochs * num_examples / batch_size) batches hold every example as often as it says; the
+    last one is smaller.
+    """
+
+    def shuffled() -> list[int]:
         order = list(range(num_examples))
         rng.shuffle(order)
-        for start in range(0, num_examples, batch_size):
-            yield order[start : start + batch_size]
+        return order
+
+    if epochs is None:
+        while True:
+            order = shuffled()
+            for start in range(0, num_examples, batch_size):
+                yield order[start : start + batch_size]
+    endless = (position for _ in itertools.count() for position in shuffled())
+    left = math.ceil(epochs * num_examples)
+    while left > 0:
+        yield list(itertools.islice(endless, min(batch_size, left)))
+        left -= batch_size
 
 
 def lr_factor(step: int, total_steps: int, schedule: str, warmup_steps: int) -> float:
@@ -80,14 +97,17 @@ def learn_task(
     config, task = plan.config, plan.tasks[ctx.task_index]
     with seeded_torch(config.seed, "adapters", ctx.task_index):
         plan.method.before_task(ctx)
-    num_earlier = sum(len(earlier.class_names) for earlier in plan.tasks[: ctx.task_index])
-    objective = plan.family.start_task(task, num_earlier, config.method.text_loss)
-    with narrator.work(label, ctx.total_steps, resume.step if resume is not None else 0) as tell:
+    objective = plan.start_objective(ctx.task_index)
+    batch_rng = private_random(config.seed, "batches", ctx.task_index)
+    with (
+        plan.family.checkpointed_activations(config.train.gradient_checkpointing),
+        narrator.work(label, ctx.total_steps, resume.step if resume is not None else 0) as tell,
+    ):
         seconds = train_task(
             plan.method,
             ctx,
             objective,
-            len(task.train.labels),
+            batches(len(task.train), config.train.batch_size, batch_rng, config.num_epochs(task.name)),
             config.train,
             config.seed,
             plan.accelerator,
@@ -102,8 +122,8 @@ def learn_task(
 def train_task(
     method: Method,
     ctx: TaskContext,
-    objective: TaskObjective,
-    num_examples: int,
+    objective: Objective,
+    positions: Iterator[list[int]],
     train: TrainConfig,
     seed: int,
     accelerator: Accelerator,
@@ -117,6 +137,7 @@ def train_task(
     Appends one record per step to `log`: step, losses, lr, and what the method's pieces add.
 
     Args:
+        positions: of the training examples of every global batch, from the first step on.
         log: the records of the steps before `resume`; after an error it holds what happened until then.
         keeper: keeps checkpoints; None for none.
         resume: where to go on; None to begin.
@@ -132,11 +153,10 @@ def train_task(
     groups = method.param_groups(ctx, train.lr)
     optimizer = torch.optim.AdamW(groups, lr=train.lr, betas=train.betas, eps=train.eps, weight_decay=0.0)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
-    model, prepared = accelerator.prepare(Objective(ctx.net, objective), optimizer)
+    model, prepared = accelerator.prepare(Computed(ctx.net, objective), optimizer)
     ctx.optimizer = prepared
     method.optimizer_ready(ctx)
 
-    batch_rng = private_random(seed, "batches", ctx.task_index)
     crop_rng = private_random(seed, "crops", ctx.task_index)
     pending: list[dict[str, float | Tensor]] = []
     first = 0
@@ -145,19 +165,12 @@ def train_task(
             restore(resume, method, ctx, optimizer, crop_rng, accelerator)
             first = resume.step
             started -= resume.seconds
-        plan = itertools.islice(batches(num_examples, train.batch_size, batch_rng), first, None)
+        remaining = itertools.islice(positions, first, None)
         for step in range(first, ctx.total_steps):
             factor = lr_factor(step, ctx.total_steps, train.schedule, train.warmup_steps)
             for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
                 group["lr"] = base_lr * factor
-            batch, gather = _share_of(next(plan), objective, crop_rng, accelerator)
-            with accelerator.autocast():
-                losses = model(batch, gather)
-            loss = losses["loss"]
-            penalty = method.loss(ctx, batch)
-            if penalty is not None:
-                loss = loss + penalty
-            accelerator.backward(loss)
+            parts = _backward(method, ctx, model, objective, next(remaining), crop_rng, accelerator)
             method.after_backward(ctx)
             if train.clip is not None:
                 accelerator.clip_grad_norm_(model.parameters(), train.clip)
@@ -166,9 +179,7 @@ def train_task(
                 method.after_step(ctx)
             prepared.zero_grad()
 
-            parts = {name: value.detach() for name, value in losses.items()}
-            extra = method.train_log(ctx)
-            pending.append({"step": step, **parts, "loss": loss.detach(), "lr": train.lr * factor, **extra})
+            pending.append({"step": step, **parts, "lr": train.lr * factor, **method.train_log(ctx)})
             done = step + 1
             due = done < ctx.total_steps and keeper is not None and keeper.due(done)
             if due or len(pending) == FLUSH_EVERY or done == ctx.total_steps:
@@ -182,16 +193,36 @@ def train_task(
     return time.monotonic() - started
 
 
-def _share_of(
-    positions: list[int], objective: TaskObjective, crop_rng: random.Random, accelerator: Accelerator
-) -> tuple[Batch, Gather | None]:
-    """This process's part of a global batch, and how the features of all parts come together."""
-    # Every process draws the crops of the whole batch, so all of them stay in step.
-    batch = objective.batch(positions, crop_rng)
-    if accelerator.num_processes == 1:
-        return batch, None
-    share, sizes = share_of_batch(batch, accelerator.process_index, accelerator.num_processes)
-    return share, partial(gather_features, sizes=sizes)
+def _backward(
+    method: Method,
+    ctx: TaskContext,
+    model: nn.Module,
+    objective: Objective,
+    positions: list[int],
+    rng: random.Random,
+    accelerator: Accelerator,
+) -> dict[str, Tensor]:
+    """Gradients of the global batch, of which this process computes its share; the loss and its parts, detached."""
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    shares = objective.micro_batches(positions, rng, rank, processes)
+    parts: dict[str, Tensor] = {}
+    batch: Batch | None = next(shares)
+    while batch is not None:
+        following = next(shares, None)
+        last = following is None
+        # Gradients are exchanged once per step, after the last part.
+        with nullcontext() if last else accelerator.no_sync(model):
+            with accelerator.autocast():
+                losses = model(batch)
+            if last and (penalty := method.loss(ctx, batch)) is not None:
+                losses["loss"] = losses["loss"] + penalty
+            accelerator.backward(losses["loss"])
+        for name, value in losses.items():
+            parts[name] = parts[name] + value.detach() if name in parts else value.detach()
+        batch = following
+    if processes > 1:
+        parts = {name: accelerator.reduce(value, reduction="mean") for name, value in parts.items()}
+    return parts
 
 
 def _flush(pending: list[dict[str, float | Tensor]], log: list[Record]) -> None:

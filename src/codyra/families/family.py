@@ -4,6 +4,7 @@ import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
@@ -13,9 +14,11 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from codyra import metrics
 from codyra.digest import tensors_sha256
 from codyra.errors import UserError
 from codyra.families.targets import find_targets
+from codyra.update import write_weights
 
 Batch = dict[str, Any]
 """Network inputs and whatever the loss needs, tensors on the network's device."""
@@ -64,8 +67,7 @@ class TaskScore:
 
     def standard_error(self, label_space: Literal["all", "task"]) -> float:
         """Of `percent`, in points; binomial."""
-        share = self.percent(label_space) / 100.0
-        return 100.0 * math.sqrt(share * (1.0 - share) / self.examples)
+        return metrics.standard_error(self.percent(label_space), self.examples)
 
 
 @dataclass(frozen=True)
@@ -303,12 +305,11 @@ class Family(ABC):
 
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Copy tensors into the parameters of the same names, in place."""
-        with torch.no_grad():
-            for name, tensor in weights.items():
-                self.net.get_parameter(name).copy_(tensor)
+        write_weights(self.net, weights)
 
-    def checkpoint_activations(self, wanted: bool) -> None:
-        """Compute activations again in the backward pass instead of keeping them, for less memory.
+    @contextmanager
+    def checkpointed_activations(self, wanted: bool) -> Iterator[None]:
+        """While this is open and `wanted`, activations are computed again in the backward pass instead of kept.
 
         Raises:
             UserError: the model cannot.
@@ -318,6 +319,7 @@ class Family(ABC):
                 f"train.gradient_checkpointing is for causal language models; a {self.model_type} model keeps its "
                 "activations"
             )
+        yield
 
     @property
     def device(self) -> torch.device:

@@ -27,7 +27,7 @@ def share_of_batch(
 
 
 def gather_features(
-    features_ND: Tensor, labels_N: Tensor, sizes: Sequence[int] | None = None
+    features_ND: Tensor, labels_N: Tensor, sizes: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Features (M, D) and labels (M,) of all processes, in the order of their ranks.
 
@@ -38,14 +38,8 @@ def gather_features(
     Args:
         features_ND: features of this process, differentiable.
         labels_N: int64 labels of this process.
-        sizes: number of examples of every process, from `share_of_batch`; rows beyond it do not count. When
-            not given, the numbers of rows are exchanged first, for which an accelerator has to wait.
+        sizes: number of examples of every process, from `share_of_batch`; rows beyond it do not count.
     """
-    if sizes is None:
-        mine = torch.tensor([len(labels_N)], device=labels_N.device)
-        everyones = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-        dist.all_gather(everyones, mine)
-        sizes = torch.cat(everyones).tolist()
     return _AllGather.apply(features_ND, sizes), _concatenate(labels_N, sizes)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from codyra import files
+from codyra.engine.folder_reader import AnswerSpace
 from codyra.errors import UserError
 from codyra.reading import checked, damaged, read_json
 
@@ -27,7 +28,7 @@ class CheckoutTask:
     """One task of the run: its classes in label order, the prompt of each and the template they come from.
 
     `learnt` is True when the weights of the checkout have learnt it. `scored_prompts` holds for each class the
-    prompts that score together; () when those of `prompts` score alone.
+    prompts that score together; () when those of `prompts` score alone. A task of answers has no classes.
     """
 
     name: str
@@ -47,6 +48,7 @@ class CheckoutTask:
 class About:
     """The content of codyra.json.
 
+    `answers` says how prompts are answered, None for a model of classes.
     `merged` are the numbers, from 1, of the tasks whose updates were added to the base model; `scored_in` is the
     label space of the run's scores; `codyra` is the version that made the checkout.
     """
@@ -59,6 +61,7 @@ class About:
     merged: tuple[int, ...]
     scored_in: Literal["all", "task"]
     tasks: tuple[CheckoutTask, ...]
+    answers: AnswerSpace | None = None
 
 
 def write_about(folder: Path, about: About) -> None:
@@ -85,7 +88,7 @@ def read_about(folder: Path) -> About:
     about = checked(About, content, file)
     if not about.tasks:
         damaged(file, "it has no tasks")
-    for task in about.tasks:
+    for task in about.tasks if about.answers is None else ():
         if not task.classes or len(task.classes) != len(task.prompts):
             damaged(file, f"task {task.name} has {len(task.classes)} classes and {len(task.prompts)} prompts")
         if [*map(bool, task.of_each_class)] != [True] * len(task.classes):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from codyra.engine.folder_reader import RunView
-from codyra.families import DualEncoder
+from codyra.families import Family
 from codyra.history.about import FILE, About
 from codyra.history.disclosure import disclosure
 from codyra.history.names import data_name, hub_id
@@ -13,7 +13,7 @@ from codyra.markdown import DASH, code_block, figure, front_matter, numbered, ta
 SNIPPET_PROMPTS = 4
 
 
-def model_card(run: Path, view: RunView, family: DualEncoder, selection: Selection, about: About) -> str:
+def model_card(run: Path, view: RunView, family: Family, selection: Selection, about: About) -> str:
     """README.md of a checkout, with the metadata block that the Hugging Face hub reads."""
     sections = [
         _metadata(view, family),
@@ -29,7 +29,7 @@ def model_card(run: Path, view: RunView, family: DualEncoder, selection: Selecti
     return "\n\n".join(sections) + "\n"
 
 
-def _metadata(view: RunView, family: DualEncoder) -> str:
+def _metadata(view: RunView, family: Family) -> str:
     return front_matter(
         library_name=family.library_name,
         pipeline_tag=family.pipeline_tag,
@@ -69,7 +69,7 @@ def _presupposes(view: RunView) -> str:
     )
 
 
-def _use(family: DualEncoder, about: About) -> str:
+def _use(family: Family, about: About) -> str:
     prompts = [prompt for task in about.tasks for prompt in task.prompts][:SNIPPET_PROMPTS]
     what = "picture.jpg" if family.modality == "image" else '"a text"'
     return (

@@ -1,6 +1,6 @@
 """A checkout: a model of a run as a plain transformers directory, with its card and codyra.json."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import codyra
@@ -42,10 +42,6 @@ def checkout(run: Path, out: Path, after: int | None = None, tasks: Sequence[int
 
 
 def _about(run: Path, view: RunView, selection: Selection) -> About:
-    if view.labels is None:
-        raise UserError(
-            f"{run / 'labels.json'} is missing, so its classes are not known; restore it from a copy"
-        )
     config, base = parse_config(view.config, str(run / "config.yaml")), view.manifest.base
     return About(
         format=FORMAT,
@@ -54,16 +50,21 @@ def _about(run: Path, view: RunView, selection: Selection) -> About:
         method=view.manifest.method.name,
         base=Base(base_name(view), base.revision, str(base.sha256), config.model.dtype),
         merged=selection.merged,
-        scored_in=view.labels.scored_in,
-        tasks=tuple(
-            CheckoutTask(
-                task.name,
-                task.prompt,
-                task.classes,
-                task.prompts,
-                number in selection.contained,
-                task.scored_prompts,
-            )
-            for number, task in enumerate(view.labels.tasks, start=1)
-        ),
+        scored_in=view.labels.scored_in if view.labels is not None else "task",
+        tasks=tuple(_tasks(run, view, selection)),
+        answers=view.answers,
     )
+
+
+def _tasks(run: Path, view: RunView, selection: Selection) -> Iterator[CheckoutTask]:
+    if view.answers is not None:
+        for number, rules in enumerate(view.answers.tasks, start=1):
+            yield CheckoutTask(rules.name, rules.prompt, (), (), number in selection.contained)
+        return
+    if view.labels is None:
+        raise UserError(
+            f"{run / 'labels.json'} is missing, so its classes are not known; restore it from a copy"
+        )
+    for number, task in enumerate(view.labels.tasks, start=1):
+        learnt = number in selection.contained
+        yield CheckoutTask(task.name, task.prompt, task.classes, task.prompts, learnt, task.scored_prompts)

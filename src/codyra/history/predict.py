@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codyra.errors import UserError
-from codyra.families import ModelSpec, load_family
+from codyra.families import DualEncoder, ModelSpec, load_family
 from codyra.history.about import About, CheckoutTask, read_about
 from codyra.reading import damaged
 from codyra.streams.images import ImageFile
@@ -23,7 +23,7 @@ class Guess:
 def predict(
     checkout: Path, inputs: Sequence[str], label_space: str | None = None, top: int | None = None
 ) -> list[list[Guess]]:
-    """The nearest classes of every input, best first.
+    """The nearest classes of every input, best first, by the model of `checkout`.
 
     Prompts, tokens and pixels are those the run was scored with, and so is the winner. Classes that share a prompt
     cannot be told apart and make one guess.
@@ -38,10 +38,14 @@ def predict(
         UserError: no checkout, a damaged one, no such label space, or an input that cannot be read.
     """
     about = read_about(checkout)
+    if about.answers is not None:
+        raise UserError(f"{checkout} holds a language model, which has no classes; `codyra.history.answer` asks it")
     classes = _classes(about, _tasks_of(about, label_space, checkout))
     if not any(checkout.glob("*.safetensors")):
         raise UserError(f"{checkout} has no model.safetensors; make it anew with `codyra checkout`")
     family = load_family(ModelSpec(name=str(checkout), dtype=about.base.dtype))
+    if not isinstance(family, DualEncoder):
+        damaged(checkout, f"it holds a {family.model_type} model, which knows no classes")
     examples = [_image(item) if family.modality == "image" else _text(item) for item in inputs]
     for task in about.tasks:
         family.check_prompts(task.name, task.classes, task.of_each_class)

@@ -7,7 +7,7 @@ from typing import Any
 from codyra.engine.checksums import REWRITTEN
 from codyra.engine.config import RunConfig
 from codyra.engine.derive import write_summary
-from codyra.engine.folder import DERIVED, RunFolder
+from codyra.engine.folder import DERIVED, TASK_LISTS, RunFolder
 from codyra.engine.folder_reader import (
     PENDING,
     PendingRevert,
@@ -89,8 +89,9 @@ def _take_back(folder: RunFolder, to: int, number: int) -> None:
     config = _first_tasks(config, to)
     folder.write_config(config)
     kept = names[:to]
-    labels = folder.read_json("labels.json")
-    folder.write_json("labels.json", {**labels, "tasks": labels["tasks"][:to]})
+    for name in TASK_LISTS:
+        if listed_tasks := folder.read_json(name):
+            folder.write_json(name, {**listed_tasks, "tasks": listed_tasks["tasks"][:to]})
     folder.write_json("samples.json", folder.read_json("samples.json", list)[:to])
     among = _scored_among(folder, kept)
     for num_tasks in range(to + 1):

@@ -23,7 +23,7 @@ from codyra.engine.lock import LOCK
 from codyra.engine.manifest import machine
 from codyra.engine.models import load_base
 from codyra.errors import UserError
-from codyra.families import DualEncoder
+from codyra.families import Family
 from codyra.methods import build_method
 from codyra.reading import read_text, sha256, within
 from codyra.update import TaskUpdate, compose, distance
@@ -134,12 +134,10 @@ def _figures(folder: RunFolder, view: RunView, config: RunConfig) -> Iterator[Fi
         return
     zero_shot, rows = read_rows(folder, names, among)
     label_space = config.stream.label_space
-    spaces: list[tuple[str, AccuracyTable | None, Any]] = [
-        ("accuracy.csv", view.accuracy, label_space),
-        ("accuracy_task.csv", view.accuracy_task, "task"),
-    ]
+    tables = {"accuracy.csv": view.accuracy, "accuracy_task.csv": view.accuracy_task}
     good = True
-    for file, table, space in spaces:
+    for file, space in results.matrix_files(zero_shot, label_space).items():
+        table = tables[file]
         expected = [results.cells(row, space) for row in (zero_shot, *rows)]
         found = (
             []
@@ -165,8 +163,8 @@ def _figures(folder: RunFolder, view: RunView, config: RunConfig) -> Iterator[Fi
             good = False
             yield Finding(False, "metrics.json: does not match the scores and updates of the tasks")
     if good:
-        tables = "accuracy tables" + (" and metrics.json" if view.metrics is not None else "")
-        yield Finding(True, f"figures: {tables} follow from the scores of {len(rows)} tasks")
+        what = "accuracy tables" + (" and metrics.json" if view.metrics is not None else "")
+        yield Finding(True, f"figures: {what} follow from the scores of {len(rows)} tasks")
 
 
 # --- models --------------------------------------------------------------------------------------------------
@@ -183,7 +181,7 @@ def _models(folder: RunFolder, view: RunView, config: RunConfig) -> Iterator[Fin
 
 
 def _merged_anew(
-    folder: RunFolder, view: RunView, config: RunConfig, family: DualEncoder, updates: Sequence[TaskUpdate]
+    folder: RunFolder, view: RunView, config: RunConfig, family: Family, updates: Sequence[TaskUpdate]
 ) -> Iterator[Finding]:
     method = build_method(config.method)
     targets = family.target_modules(method.targets) if method.targets is not None else []
@@ -226,7 +224,7 @@ def _same_place(view: RunView) -> bool:
 
 
 def _in_stock_peft(
-    folder: RunFolder, names: Sequence[str], family: DualEncoder, updates: Sequence[TaskUpdate]
+    folder: RunFolder, names: Sequence[str], family: Family, updates: Sequence[TaskUpdate]
 ) -> Iterator[Finding]:
     loaded = 0
     for index, update in enumerate(updates):
