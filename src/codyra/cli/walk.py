@@ -158,9 +158,7 @@ def predict(
             console.print(f"  {guess.percent:5.1f} %  {names}", markup=False)
 
 
-def _show_answers(
-    checkout: Path, prompts: list[str], max_new_tokens: int | None, as_json: bool
-) -> None:
+def _show_answers(checkout: Path, prompts: list[str], max_new_tokens: int | None, as_json: bool) -> None:
     from codyra.history.answer import answer
 
     answers = answer(checkout, prompts, max_new_tokens)

@@ -53,7 +53,9 @@ class TrainConfig(BaseModel):
     )
     batch_size: int = Field(64, ge=1, description="examples per optimizer step, over all processes")
     micro_batch_size: int | None = Field(
-        None, ge=1, description="examples computed together on one process; null: its whole share of the batch"
+        None,
+        ge=1,
+        description="examples computed together on one process; null: its whole share of the batch",
     )
     gradient_checkpointing: bool = Field(
         False, description="compute activations again in the backward pass, for less memory"

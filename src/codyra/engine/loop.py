@@ -229,7 +229,9 @@ class Loop:
             row = self._score(0, "zero-shot: scoring", {})
             if self.main:
                 self.manifest["timing"]["zero_shot_seconds"] = time.perf_counter() - started
-                self.folder.write_manifest(self.manifest, before=[*self.folder.row_files(0, self.names), *DERIVED])
+                self.folder.write_manifest(
+                    self.manifest, before=[*self.folder.row_files(0, self.names), *DERIVED]
+                )
                 self.folder.write_row(0, self.names, row)
             cells = results.cells(row, self.plan.config.stream.label_space)
             shown = ", ".join(f"{name} {cell:.1f}" for name, cell in zip(self.names, cells, strict=True))
