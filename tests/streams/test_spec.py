@@ -61,7 +61,7 @@ def test_two_tasks_need_two_folders(one: str, other: str) -> None:
         ({"classes": ["cat", "dog", "cat"]}, "'cat' is listed twice"),
         ({"columns": {"label": "l"}}, "no meaning for imagefolder"),
         ({"data": "csv:mail", "columns": {"image": "i"}}, "no meaning for csv"),
-        ({"data": "csv:mail", "columns": {"answer": "a"}}, "'text', 'image' or 'label'"),
+        ({"data": "csv:mail", "columns": {"answers": "a"}}, "'label', 'prompt', 'answer' or 'messages'"),
         ({"splits": {"train": "../other"}}, "plain name"),
         ({"splits": {"eval": "x"}}, "'train', 'test' or 'val'"),
         ({"shot": 3}, "Extra inputs"),

@@ -6,18 +6,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 import PIL
 
 from codyra import cache
 from codyra.errors import UserError
 from codyra.naming import did_you_mean
+from codyra.streams.answers import AnswerSource
 from codyra.streams.images import ImageInput
+from codyra.streams.instructions import InstructionTask, build_instruction_task
+from codyra.streams.kinds import Kind, check_kind
 from codyra.streams.records import Modality, Records, Source
-from codyra.streams.shots import draw_shots, restore_shots
-from codyra.streams.sources import load_source
+from codyra.streams.shots import draw_shots, draw_test, restore_shots
+from codyra.streams.sources import load_answers, load_source
 from codyra.streams.spec import StreamSpec, TaskSpec, check_prompt
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,13 @@ class Split:
     labels: tuple[int, ...]
     fingerprint: str
 
+    def __len__(self) -> int:
+        return len(self.inputs)
+
 
 @dataclass(frozen=True)
 class Task:
-    """One task, ready to be learnt and scored.
+    """One task of classes, ready to be learnt and scored.
 
     Attributes:
         class_names: in label order.
@@ -43,7 +52,7 @@ class Task:
         scored_prompts: per class the rendered prompts that score together; the one of `prompts` without ensemble.
         ensemble: the templates they come from; () without.
         train: the few-shot choice in the order drawn, or all examples in file order.
-        test: all examples of the scored split, in file order.
+        test: the examples of the scored split, in file order.
         shots: content of shots.json: seed, dataset, shots, and positions (null: all), which count from 0 in
             the whole train split in file order, classes that the task does not use included.
         source: `data` of the config.
@@ -66,18 +75,46 @@ class Task:
     marks: tuple[str, ...]
 
 
+@overload
 def build_stream(
     spec: StreamSpec,
     *,
+    kind: Literal["classes"] = "classes",
     seed: int,
     default_prompt: str,
     data_dir: Path | None = None,
     root: Path = Path(),
     stored_shots: Mapping[str, Mapping[str, Any]] | None = None,
-) -> list[Task]:
+) -> list[Task]: ...
+
+
+@overload
+def build_stream(
+    spec: StreamSpec,
+    *,
+    kind: Literal["answers"],
+    seed: int,
+    default_prompt: str,
+    data_dir: Path | None = None,
+    root: Path = Path(),
+    stored_shots: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[InstructionTask]: ...
+
+
+def build_stream(
+    spec: StreamSpec,
+    *,
+    kind: Kind = "classes",
+    seed: int,
+    default_prompt: str,
+    data_dir: Path | None = None,
+    root: Path = Path(),
+    stored_shots: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Task] | list[InstructionTask]:
     """Read the tasks of a stream and check everything that can be checked without a model or decoding images.
 
     Args:
+        kind: what the model can be asked: for a class, or for the answer to a prompt.
         seed: keys the few-shot choice.
         default_prompt: template of tasks that name none.
         data_dir: replaces `${data_dir}`.
@@ -85,19 +122,38 @@ def build_stream(
         stored_shots: contents of shots.json by task name; they win over the generator (a continued run).
 
     Raises:
-        UserError: the data of a task are missing, damaged or do not fit its spec.
+        UserError: the data of a task are missing, damaged or do not fit its spec, or the stream is of another kind.
     """
+    check_kind(spec, kind)
+
+    def build(task: TaskSpec, source: Source) -> Task:
+        return _build_task(task, source, seed, default_prompt, (stored_shots or {}).get(task.name))
+
+    def build_answers(task: TaskSpec, source: AnswerSource) -> InstructionTask:
+        stored = (stored_shots or {}).get(task.name)
+        return build_instruction_task(
+            task, spec, source, seed=seed, default_prompt=default_prompt, stored=stored
+        )
+
+    where = (spec.score_split, data_dir, root)
+    if kind == "answers":
+        return _build_each(spec.chosen(), lambda task: load_answers(task, *where), build_answers)
+    return _build_each(spec.chosen(), lambda task: load_source(task, *where), build)
+
+
+def _build_each(
+    specs: Iterable[TaskSpec], load: Callable[[TaskSpec], S], build: Callable[[TaskSpec, S], T]
+) -> list[T]:
     tasks = []
-    sources: dict[str, Source] = {}  # five tasks may share one folder: list and hash it once
-    for task_spec in spec.chosen():
+    sources: dict[str, S] = {}  # five tasks may share one folder: list and hash it once
+    for spec in specs:
         try:
-            origin = repr((task_spec.data, task_spec.columns, task_spec.splits))
+            origin = repr((spec.data, spec.columns, spec.splits))
             if origin not in sources:
-                sources[origin] = load_source(task_spec, spec.score_split, data_dir, root)
-            stored = (stored_shots or {}).get(task_spec.name)
-            tasks.append(_build_task(task_spec, sources[origin], seed, default_prompt, stored))
+                sources[origin] = load(spec)
+            tasks.append(build(spec, sources[origin]))
         except UserError as error:
-            raise UserError(f"task '{task_spec.name}': {error}") from error
+            raise UserError(f"task '{spec.name}': {error}") from error
     return tasks
 
 
@@ -127,20 +183,21 @@ def _build_task(
         if spec.shots is not None:
             chosen = draw_shots(of_train, seed=seed, dataset=spec.name, shots=spec.shots)
         shots = {"seed": seed, "dataset": spec.name, "shots": spec.shots, "positions": chosen}
+    scored = draw_test(_file_order(of_test), seed=seed, dataset=spec.name, count=spec.test_examples)
     prompt = default_prompt if spec.prompt is None else spec.prompt
     prompts = _render(prompt, class_names, spec.underscores)
     ensemble = tuple(spec.ensemble or ())
-    scored = [_render(template, class_names, spec.underscores) for template in ensemble] or [prompts]
+    rendered = [_render(template, class_names, spec.underscores) for template in ensemble] or [prompts]
     return Task(
         name=spec.name,
         modality=source.modality,
         class_names=class_names,
         prompts=prompts,
         prompt=prompt,
-        scored_prompts=tuple(zip(*scored, strict=True)),
+        scored_prompts=tuple(zip(*rendered, strict=True)),
         ensemble=ensemble,
         train=_split(source.train, class_names, _file_order(of_train) if chosen is None else chosen),
-        test=_split(source.test, class_names, _file_order(of_test)),
+        test=_split(source.test, class_names, scored),
         shots=shots,
         source=spec.data,
         fingerprint=source.fingerprint,
@@ -203,7 +260,9 @@ def _render(
     return tuple(check_prompt(prompt).replace("{}", name) for name in names)
 
 
-def check_images(tasks: Iterable[Task], progress: Callable[[int], None] | None = None) -> None:
+def check_images(
+    tasks: Iterable[Task | InstructionTask], progress: Callable[[int], None] | None = None
+) -> None:
     """Decode every training image once, so that a broken one is found before the first step.
 
     That the images of a task were found sound is noted in the machine's cache and not checked again.
@@ -215,12 +274,12 @@ def check_images(tasks: Iterable[Task], progress: Callable[[int], None] | None =
         UserError: an image cannot be decoded; the message names it.
     """
     progress = progress or (lambda more: None)
-    checked: set[str | ImageInput] = set()
+    checked: set[ImageInput] = set()
     for task in tasks:
         # Another Pillow may read fewer formats.
         key = hashlib.sha256(f"{PIL.__version__} {task.train.fingerprint}".encode()).hexdigest()
-        todo = [] if cache.is_noted(key) else [item for item in task.train.inputs if item not in checked]
-        images = list(dict.fromkeys(item for item in todo if isinstance(item, ImageInput)))
+        inputs = () if cache.is_noted(key) else dict.fromkeys(task.train.inputs)
+        images = [item for item in inputs if isinstance(item, ImageInput) and item not in checked]
         progress(len(task.train.inputs) - len(images))
         pool = ThreadPoolExecutor()  # Pillow decodes outside Python's lock
         try:
