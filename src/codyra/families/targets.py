@@ -17,14 +17,13 @@ def find_targets(
     """Full dotted names of the linear layers that `targets` means, in the order of the network.
 
     A block linear is an nn.Linear (or GPT-2's Conv1D) below an nn.ModuleList, the stack of transformer blocks:
-    heads, poolers, projections and embeddings stand outside it, and with them SigLIP's pooling head. Linears of a packed
+    heads, poolers, projections and embeddings stand outside it, with them SigLIP's pooling head. Linears of a packed
     nn.MultiheadAttention are never targets, because it reads their weights without calling them.
 
     Args:
         net: the plain network.
         targets: "all" or "all-linear"; "vision" or "text" (one tower); "attention" or "mlp" (one part of every block);
-            or names: the end of a block linear's name ("q_proj", "layers.0.mlp.fc1") or the full name of any
-            linear.
+            or names: the end of a block linear's name ("q_proj", "layers.0.mlp.fc1") or the full name of any linear.
         towers: prefix of the module names of each tower, {"vision": ..., "text": ...}, as far as it exists.
         head: the linear that makes the logits, if any; it is no target even by its full name.
 
