@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from codyra import files
 from codyra.engine import checksums
 from codyra.engine.checkpoint import Keeper, Record
 from codyra.engine.config import RunConfig, parse_config
-from codyra.engine.folder_reader import check_not_pending, read_config
+from codyra.engine.folder_reader import HarnessResult, check_not_pending, read_config
 from codyra.engine.lock import LOCK, only_writer
 from codyra.errors import UserError
 from codyra.families import AnswerScore, Score, TaskScore
@@ -421,6 +421,13 @@ class RunFolder:
                 entry = {"task": score.name, "position": position, "prediction": prediction, "score": percent}
                 lines.append(json.dumps(entry, ensure_ascii=False))
         self.write_text(name, "".join(f"{line}\n" for line in lines))
+
+    def write_harness(self, results: Sequence[HarnessResult]) -> None:
+        """harness.json and its checksum."""
+        manifest = self.read_json("manifest.json")
+        self.write_manifest(manifest, before=["harness.json"])
+        self.write_json("harness.json", [asdict(result) for result in results])
+        self.write_manifest(manifest)
 
     def begin_task(self, task_index: int, name: str, shots: Mapping[str, Any]) -> None:
         """shots.json of a task; whatever else an interrupted attempt left is continued or written over."""

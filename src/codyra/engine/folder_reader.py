@@ -398,6 +398,46 @@ class AnswerSpace:
 
 
 @dataclass(frozen=True)
+class HarnessScore:
+    """A figure as lm-evaluation-harness gives it, in its own unit; None where it gives no number."""
+
+    value: Score = None
+    standard_error: Size | None = None
+
+
+@dataclass(frozen=True)
+class HarnessState:
+    """The figures of the model after so many tasks of the run (0: the base model), by metric."""
+
+    after: Annotated[int, Field(ge=0, le=MAX_TASKS)]
+    scores: dict[str, HarnessScore]
+
+
+@dataclass(frozen=True)
+class HarnessResult:
+    """One task of lm-evaluation-harness, always asked in the same way.
+
+    Attributes:
+        version, harness: of the task and of lm-evaluation-harness.
+        fingerprint: SHA-256 over the task's definition and test examples.
+        num_fewshot, limit: as asked for; None leaves the former to the task and takes all examples.
+        examples: how many were scored.
+        higher_is_better: by metric; None where the harness does not say.
+        states: ascending.
+    """
+
+    task: str
+    version: str
+    harness: str
+    fingerprint: str
+    num_fewshot: Count | None
+    limit: Count | None
+    examples: Count
+    higher_is_better: dict[str, bool | None] = field(default_factory=dict)
+    states: Annotated[tuple[HarnessState, ...], PerTask] = ()
+
+
+@dataclass(frozen=True)
 class RunView:
     """One run folder. `name` is the folder's own name; `config_text` is config.yaml as written."""
 
@@ -412,6 +452,7 @@ class RunView:
     samples: tuple[TaskSamples, ...]
     labels: LabelSpace | None
     answers: AnswerSpace | None = None
+    harness: tuple[HarnessResult, ...] = ()
 
     @property
     def taken_back(self) -> tuple[str, ...]:
@@ -449,6 +490,7 @@ def read_run(path: str | Path) -> RunView:
         samples=_read_samples(folder),
         labels=_read_labels(folder, names),
         answers=_read_answers(folder, names),
+        harness=_read_harness(folder, len(names)),
     )
     if manifest.status == "finished":
         _check_complete(folder, view)
@@ -661,6 +703,21 @@ def _read_answers(folder: Path, names: Sequence[str]) -> AnswerSpace | None:
     if [task.name for task in answers.tasks] != list(names):
         damaged(file, "its tasks are not those of manifest.json in their order")
     return answers
+
+
+def _read_harness(folder: Path, num_tasks: int) -> tuple[HarnessResult, ...]:
+    """What lm-evaluation-harness measured on states of the run."""
+    file = _file(folder, "harness.json")
+    if file is None:
+        return ()
+    results = checked(tuple[HarnessResult, ...], read_json(file), file)
+    for result in results:
+        numbers = [state.after for state in result.states]
+        if not numbers or numbers != sorted(set(numbers)) or numbers[-1] > num_tasks:
+            damaged(
+                file, f"the states of {result.task!r} are not those of a run of {num_tasks} tasks, in order"
+            )
+    return results
 
 
 def _read_labels(folder: Path, names: Sequence[str]) -> LabelSpace | None:

@@ -5,6 +5,7 @@ from importlib import resources
 
 from codyra.engine.folder_reader import RunView
 from codyra.report.beside import beside_published
+from codyra.report.general_ability import general_ability
 from codyra.report.markup import Markup, join, sentence, tag
 from codyra.report.provenance import run_overview, what_ran
 from codyra.report.runs import LabelledRun, comparable_groups, differences, label_runs
@@ -71,6 +72,7 @@ _SECTIONS = (
     ("tasks", "The tasks"),
     ("matrix", "Scores after each task"),
     ("curves", "Forgetting, task by task"),
+    ("general", "General ability"),
     ("ranks", "Ranks"),
     ("size", "Size of the updates"),
     ("training", "Training"),
@@ -90,7 +92,8 @@ def _caveat(group: Sequence[LabelledRun]) -> Markup:
 
 def _sections(group: Sequence[LabelledRun]) -> list[tuple[str, str]]:
     """Key and name of each section of a stream; only a benchmark has published figures."""
-    return [(key, name) for key, name in _SECTIONS if key != "beside" or _is_benchmark(group)]
+    empty = {"beside": not _is_benchmark(group), "general": not any(run.view.harness for run in group)}
+    return [(key, name) for key, name in _SECTIONS if not empty.get(key)]
 
 
 def _stream(group: Sequence[LabelledRun], prefix: str) -> list[Markup]:
@@ -119,6 +122,7 @@ def _stream(group: Sequence[LabelledRun], prefix: str) -> list[Markup]:
         "tasks": [tag("div", task_samples(group), class_="task-grid")],
         "matrix": [matrix_key(group), *_per_run(group, matrices)],
         "curves": [tag("p", curve_note, class_="note"), task_curves(group)],
+        "general": [general_ability(group)],
         "ranks": [tag("p", rank_note, class_="note"), *_per_run(group, module_maps)],
         "size": [tag("p", size_note, class_="note"), size_charts(group)],
         "training": [tag("p", loss_note, class_="note"), training_charts(group)],
