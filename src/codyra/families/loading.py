@@ -179,9 +179,11 @@ def _load_causal(spec: ModelSpec, answers: AnswerSettings) -> CausalLM:
     path = _fetch(spec, "generation_config.json")
     files = {} if path is None else {path.name: path.read_bytes()}
     try:
-        return CausalLM(net, tokenizer, answers, files)
+        family = CausalLM(net, tokenizer, answers, files)
+        family.check_reading()
     except UserError as error:
         raise UserError(f"model '{spec.name}': {error}") from error
+    return family
 
 
 def _load_tokenizer(spec: ModelSpec) -> Any:
