@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -11,6 +11,9 @@ from rich.text import Text
 
 from codyra.cli.console import console
 from codyra.errors import UserError
+
+if TYPE_CHECKING:
+    from codyra.streams.benchmarks import Benchmark
 
 SHOWN_FAULTS = 5
 
@@ -39,10 +42,9 @@ def verify(
     ] = False,
 ) -> None:
     """Say of every data set whether it is present, partial or missing, and what to get; writes nothing."""
-    from codyra.streams.benchmarks import BENCHMARKS
     from codyra.streams.benchmarks.survey import survey
 
-    name, keys, elsewhere = _data_sets(preset, set_ or [])
+    benchmark, keys, elsewhere = _data_sets(preset, set_ or [])
     if not data_dir.is_dir():
         raise UserError(f"--data-dir: there is no folder {data_dir}")
     if not keys:
@@ -50,16 +52,14 @@ def verify(
             f"{preset}: every data set is read from elsewhere; `codyra run --dry-run` looks at those"
         )
     with console.status("") as status:
-        findings = survey(
-            BENCHMARKS[name], keys, data_dir, decode, lambda key: status.update(f"looking at {key}")
-        )
+        findings = survey(benchmark, keys, data_dir, decode, lambda key: status.update(f"looking at {key}"))
     table = Table("data set", "state", "train", "val", "test", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for finding in findings:
         cells = []
         for split in ("train", "val", "test"):
             found, expected = finding.counts.get(split), finding.expected.get(split)
             shown = "-" if found is None else f"{found:,}"
-            cells.append(shown if found == expected else f"{shown} of {expected:,}")
+            cells.append(shown if expected in (None, found) else f"{shown} of {expected:,}")
         table.add_row(finding.key, finding.state, *cells)
     console.print(table)
     for key, place in elsewhere.items():
@@ -72,7 +72,7 @@ def verify(
             more = len(finding.faults) - len(shown_faults)
             console.print(f"{finding.key}: and {more:,} more; --all lists them", markup=False)
     complete = sum(finding.state == "present" for finding in findings)
-    title = BENCHMARKS[name].title
+    title = benchmark.title
     if complete < len(findings):
         raise UserError(
             f"{complete} of {len(findings)} data sets of {title} are complete; a partial stream runs with "
@@ -96,10 +96,10 @@ def rebuild_splits(
     from codyra.streams.benchmarks.coop import WHERE
     from codyra.streams.benchmarks.rebuild import rebuild_split, without_split
 
-    name, keys, _ = _data_sets(preset, [])
-    if name != "xtail":
+    benchmark, keys, _ = _data_sets(preset, [])
+    if benchmark.name != "xtail":
         raise UserError(
-            f"{preset}: only X-TAIL has split files; MTIL's splits are computed when they are read"
+            f"{preset}: only X-TAIL has split files to make; the splits of {benchmark.title} need none"
         )
     for key in only or []:
         if key not in keys:
@@ -147,15 +147,17 @@ def show_cache(
     )
 
 
-def _data_sets(preset: str, overrides: list[str]) -> tuple[str, list[str], dict[str, str]]:
+def _data_sets(preset: str, overrides: list[str]) -> tuple["Benchmark", list[str], dict[str, str]]:
     """Benchmark of a config, the data sets that are read from its files, and where the others come from."""
     from codyra.engine.config import load_config
+    from codyra.streams.spec import benchmark_of
 
     stream = load_config(preset, overrides).stream
     if stream.benchmark is None:
         raise UserError(
             f"{preset} is no benchmark; `codyra run {preset} --dry-run` checks the data of any other stream"
         )
-    own = [task for task in stream.chosen() if task.data.startswith(f"{stream.benchmark}:")]
+    benchmark = benchmark_of(stream.model_dump())
+    own = [task for task in stream.chosen() if task.data.startswith(f"{benchmark.name}:")]
     others = {task.name: task.data for task in stream.chosen() if task not in own}
-    return stream.benchmark, [Path(task.data).name for task in own], others
+    return benchmark, [Path(task.data).name for task in own], others

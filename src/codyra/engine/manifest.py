@@ -14,9 +14,17 @@ from codyra.engine.plan import Plan
 from codyra.errors import UserError
 from codyra.streams import InstructionTask, Task, describe_benchmark, shared_prompts
 
-PUBLISHED_NAME = "openai/clip-vit-base-patch16"
-PUBLISHED_MODEL = (Path(PUBLISHED_NAME).name, "clip", 149_620_737)
-"""Name without place, type and parameters of the model that every published figure of X-TAIL and MTIL belongs to."""
+_CLIP = {"openai/clip-vit-base-patch16": ("clip", 149_620_737)}
+PUBLISHED_MODELS = {
+    "xtail": _CLIP,
+    "mtil": _CLIP,
+    "trace": {
+        "meta-llama/Llama-2-7b-chat-hf": ("llama", 6_738_415_616),
+        "google/gemma-2b-it": ("gemma", 2_506_172_416),
+        "meta-llama/Llama-3.2-1B-Instruct": ("llama", 1_235_814_400),
+    },
+}
+"""Type and parameters of the models that published figures of a benchmark belong to."""
 VERSIONED = ("codyra", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")
 
 
@@ -74,9 +82,16 @@ def new_manifest(plan: Plan) -> dict[str, Any]:
 def benchmark_entry(plan: Plan) -> dict[str, Any] | None:
     """The benchmark that a run follows, with everything that keeps its figures from standing beside published ones."""
     about = describe_benchmark(plan.config.stream, plan.tasks)
-    found = Path(plan.config.model.name).name, plan.family.model_type, plan.family.num_parameters
-    if about is not None and found != PUBLISHED_MODEL:
-        about["marks"].insert(0, f"{plan.config.model.name} is not the published model, {PUBLISHED_NAME}")
+    if about is None:
+        return None
+    name, published = Path(plan.config.model.name).name, PUBLISHED_MODELS[about["name"]]
+    found = plan.family.model_type, plan.family.num_parameters
+    # A copy on disk has the name without its place.
+    same = [known for known, facts in published.items() if Path(known).name == name and facts == found]
+    about["model"] = name if same else None
+    if not same:
+        what = "the published model" if len(published) == 1 else "a published model"
+        about["marks"].insert(0, f"{plan.config.model.name} is not {what}, {' or '.join(published)}")
     return about
 
 

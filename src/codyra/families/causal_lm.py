@@ -196,7 +196,8 @@ class CausalLM(Family):
         logits_TV = logits_NLV[:, -targets_NA.shape[1] :][targets_NA != NO_TARGET]
         return logits_TV.to(torch.promote_types(logits_TV.dtype, torch.float32))
 
-    def checkpoint_activations(self, wanted: bool) -> None:
+    @contextmanager
+    def checkpointed_activations(self, wanted: bool) -> Iterator[None]:
         net: Any = self.net
         layers = [module for module in net.modules() if isinstance(module, GradientCheckpointingLayer)]
         if wanted and not layers:
@@ -204,10 +205,16 @@ class CausalLM(Family):
                 f"train.gradient_checkpointing: transformers cannot compute the activations of a {self.model_type} "
                 "model again; set it to false"
             )
-        for layer in layers:
-            layer.gradient_checkpointing = wanted
-            layer._gradient_checkpointing_func = partial(_compute_again, layer)
         self._checkpointed = layers if wanted else []
+        for layer in self._checkpointed:
+            layer.gradient_checkpointing = True
+            layer._gradient_checkpointing_func = partial(_compute_again, layer)
+        try:
+            yield
+        finally:
+            for layer in self._checkpointed:
+                layer.gradient_checkpointing = False
+            self._checkpointed = []
 
     @contextmanager
     def _recomputing(self) -> Iterator[None]:

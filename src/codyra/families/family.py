@@ -95,7 +95,7 @@ class AnswerScore:
         return self.total / self.examples
 
     def standard_error(self, label_space: Literal["all", "task"]) -> float:
-        """Of `percent`, in points: sqrt of the variance over examples (divisor n) by n, binomial where it is 0 or 100."""
+        """Of `percent`, in points: sqrt(variance / n), the variance with divisor n; binomial for right or wrong."""
         variance = self.squares / self.examples - self.percent(label_space) ** 2
         return math.sqrt(max(0.0, variance) / self.examples)
 
@@ -354,6 +354,14 @@ class Family(ABC):
     @abstractmethod
     def save(self, directory: Path) -> None:
         """Write a plain directory that transformers (or sentence-transformers) loads without codyra."""
+
+    @abstractmethod
+    def usage(self, prompts: Sequence[str]) -> str:
+        """Python code that uses what `save` wrote, run in its directory and without codyra.
+
+        Args:
+            prompts: of some classes, or of a task of answers.
+        """
 
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Copy tensors into the parameters of the same names, in place."""

@@ -1,13 +1,21 @@
-"""Streams: where tasks come from. Ordered tasks with their examples, class names and prompts."""
+"""Streams: where tasks come from. Ordered tasks with their examples, and the class names or answers they ask for."""
 
+from codyra.streams.answers import Prompt
 from codyra.streams.images import ImageInput
+from codyra.streams.instructions import AnswerSplit, InstructionTask
+from codyra.streams.kinds import Kind
 from codyra.streams.protocol import describe_benchmark
-from codyra.streams.spec import ClassName, Role, StreamSpec, TaskSpec
+from codyra.streams.records import Role
+from codyra.streams.spec import ClassName, StreamSpec, TaskSpec
 from codyra.streams.stream import Split, Task, build_stream, check_images, shared_prompts
 
 __all__ = [
+    "AnswerSplit",
     "ClassName",
     "ImageInput",
+    "InstructionTask",
+    "Kind",
+    "Prompt",
     "Role",
     "Split",
     "StreamSpec",

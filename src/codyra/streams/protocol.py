@@ -3,12 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-from codyra.streams.benchmarks import BENCHMARKS
-from codyra.streams.spec import StreamSpec, TaskSpec, benchmark_tasks
+from codyra.streams.instructions import InstructionTask
+from codyra.streams.spec import StreamSpec, TaskSpec, benchmark_of, benchmark_tasks
 from codyra.streams.stream import Task
 
+_TASK_KEYS = (
+    *("prompt", "ensemble", "underscores", "shots", "test_examples", "classes"),
+    *("metric", "choices", "max_new_tokens", "frame"),
+)
+"""Of a task: those that a benchmark decides."""
 
-def describe_benchmark(spec: StreamSpec, tasks: Sequence[Task]) -> dict[str, Any] | None:
+
+def describe_benchmark(spec: StreamSpec, tasks: Sequence[Task | InstructionTask]) -> dict[str, Any] | None:
     """What manifest.json says of the benchmark; None for a stream that is called after none.
 
     `marks` says, in words, everything that keeps figures of this stream from standing beside published ones; it is
@@ -16,10 +22,11 @@ def describe_benchmark(spec: StreamSpec, tasks: Sequence[Task]) -> dict[str, Any
     """
     if spec.benchmark is None:
         return None
-    benchmark = BENCHMARKS[spec.benchmark]
+    benchmark = benchmark_of(spec.model_dump())
     return {
-        "name": benchmark.name,
+        "name": spec.benchmark,
         "title": benchmark.title,
+        **({"variant": spec.variant} if spec.variant is not None else {}),
         "order": spec.order,
         "shots": spec.shots,
         "prompts": spec.prompts,
@@ -30,9 +37,9 @@ def describe_benchmark(spec: StreamSpec, tasks: Sequence[Task]) -> dict[str, Any
 
 
 def _deviations(spec: StreamSpec) -> list[str]:
-    assert spec.benchmark is not None
-    benchmark = BENCHMARKS[spec.benchmark]
-    expected = [TaskSpec.model_validate(task) for task in benchmark_tasks(spec.model_dump())]
+    section = spec.model_dump()
+    benchmark = benchmark_of(section)
+    expected = [TaskSpec.model_validate(task) for task in benchmark_tasks(section)]
     by_name = {task.name: task for task in expected}
     chosen = spec.chosen()
     names, full = [task.name for task in chosen], list(by_name)
@@ -55,11 +62,13 @@ def _deviations(spec: StreamSpec) -> list[str]:
             continue
         if task.data.partition(":")[0] != benchmark.name:
             marks.append(f"{task.name}: read from {task.data}, not from the benchmark's files and splits")
-        for key in ("prompt", "ensemble", "underscores", "shots", "classes"):
+        for key in _TASK_KEYS:
             if getattr(task, key) != getattr(by_name[task.name], key):
                 marks.append(f"{task.name}: {key} is not the benchmark's")
     return marks
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()  # as in a config
     return "all" if value is None else str(value)

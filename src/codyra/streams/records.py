@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -13,6 +13,26 @@ from codyra.errors import UserError
 from codyra.streams.images import ImageInput
 
 Modality = Literal["image", "text"]
+Role = Literal["text", "image", "label", "prompt", "answer", "messages"]
+"""What a column of a record can hold."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One split as rows of named columns, whatever it is kept in.
+
+    Attributes:
+        place: for messages.
+        names: its columns, or the fields of its first record.
+        rows: of each record the values of some columns, then those of optional ones, None where it has none.
+            Raises UserError for a column that is not there and for damage.
+        class_names: the names that a column declares for the integers it holds; () where it declares none.
+    """
+
+    place: str
+    names: Sequence[str]
+    rows: Callable[[Sequence[str], Sequence[str]], Iterator[Sequence[object]]]
+    class_names: Callable[[str], tuple[str, ...]] = lambda column: ()
 
 
 @dataclass(frozen=True)
@@ -103,39 +123,52 @@ def without(source: Source, left_out: Collection[str]) -> Source:
     return replace(source, class_names=names, train=rest(source.train), test=rest(source.test))
 
 
-def text_records(rows: Iterable[tuple[object, object]], place: str) -> Records:
-    """Check (text, label) pairs as they come out of a table.
+def text_source(train: Table, test: Table, text: str, label: str) -> Source:
+    """Texts and labels; classes are the distinct labels of the train split, or those its table declares.
 
     Raises:
-        UserError: a text or a label is missing, empty or of another type; the message counts records from 1.
+        UserError: a column is missing, or a text or a label is missing, empty or of another type.
     """
+    of_train, of_test = (_text_records(table, text, label) for table in (train, test))
+    names = train.class_names(label) or label_order(of_train.labels)
+    return Source("text", names, of_train, of_test)
+
+
+def _text_records(table: Table, text: str, label: str) -> Records:
+    rows = table.rows((text, label), ())  # tells of a missing column before its class names are asked for
+    names = table.class_names(label)
     texts, labels = [], []
-    for number, (text, label) in enumerate(rows, start=1):
-        if not isinstance(text, str) or not text.strip() or not _is_whole(text):
-            raise UserError(
-                f"{place}, record {number}: the text is {_shown(text)}; fill it in or drop the record"
-            )
-        texts.append(text)
-        labels.append(checked_label(label, place, number))
-    return Records(texts, labels, place)
+    for number, (content, value) in enumerate(rows, start=1):
+        texts.append(checked_text(content, f"{table.place}, record {number}", "text"))
+        labels.append(checked_label(named_label(value, names) if names else value, table.place, number))
+    return Records(texts, labels, table.place)
 
 
-def checked_label(label: object, place: str, number: int) -> str:
+def checked_text(value: object, at: str, what: str) -> str:
+    """A text that is there, not only of white space, and whole; `at` and `what` are for the message.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(value, str) or not value.strip() or not _is_whole(value):
+        raise UserError(f"{at}: the {what} is {_shown(value)}; fill it in or drop the record")
+    return value
+
+
+def checked_label(label: object, place: str, number: int, what: str = "label") -> str:
     """A label as a class name; integers and booleans are written out.
 
     Raises:
         UserError: it is missing, empty or of another type.
     """
     if not isinstance(label, str | int) or label == "" or not _is_whole(str(label)):
-        raise UserError(
-            f"{place}, record {number}: the label is {_shown(label)}; use a class name or an integer"
-        )
+        raise UserError(f"{place}, record {number}: the {what} is {_shown(label)}; use a name or an integer")
     return str(label)
 
 
-def named_labels(indices: Iterable[object], names: Sequence[str]) -> list[str | None]:
-    """Class names of the integers of a class-label column; None for no class (-1 marks an unlabelled row)."""
-    return [names[index] if isinstance(index, int) and 0 <= index < len(names) else None for index in indices]
+def named_label(index: object, names: Sequence[str]) -> str | None:
+    """Class name of an integer of a class-label column; None for no class (-1 marks an unlabelled row)."""
+    return names[index] if isinstance(index, int) and 0 <= index < len(names) else None
 
 
 def label_order(labels: Iterable[str]) -> tuple[str, ...]:

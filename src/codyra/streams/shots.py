@@ -27,6 +27,17 @@ def draw_shots(positions: Sequence[Sequence[int]], *, seed: int, dataset: str, s
     ]
 
 
+def draw_test(positions: Sequence[int], *, seed: int, dataset: str, count: int | None) -> list[int]:
+    """At most `count` of these test examples, in file order; None: all of them.
+
+    The generator is keyed by its purpose, as that of `draw_shots`.
+    """
+    if count is None or count >= len(positions):
+        return list(positions)
+    generator = random.Random(f"{seed}/{dataset}/test/{count}")
+    return sorted(generator.sample(positions, count))
+
+
 def restore_shots(
     stored: Mapping[str, Any], positions: Sequence[Sequence[int]], *, dataset: str, shots: int | None
 ) -> list[int] | None:

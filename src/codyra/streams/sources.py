@@ -1,25 +1,57 @@
 """The `data:` grammar: imagefolder:DIR, csv:DIR, json:DIR, parquet:DIR, hf:DIR, hf:org/name@revision, and
-xtail:DIR/KEY and mtil:DIR/KEY for the data sets of a benchmark.
+xtail:DIR/KEY, mtil:DIR/KEY, trace:DIR/KEY and trace-5000:DIR/KEY for the data sets of a benchmark.
 """
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from codyra.errors import UserError
-from codyra.streams.benchmarks import BENCHMARKS, read_data_set
+from codyra.streams.answers import AnswerSource, answer_records, record_columns
+from codyra.streams.benchmarks import (
+    BENCHMARKS,
+    AnswerBenchmark,
+    ImageBenchmark,
+    read_answer_set,
+    read_image_set,
+)
 from codyra.streams.folders import read_folder
-from codyra.streams.hub import read_dataset
-from codyra.streams.records import Source, renamed, without
+from codyra.streams.hub import open_dataset, read_dataset
+from codyra.streams.records import Source, renamed, text_source, without
 from codyra.streams.spec import TaskSpec
-from codyra.streams.tables import read_table
+from codyra.streams.tables import open_tables
+
+ScoreSplit = Literal["test", "val"]
 
 
-def load_source(
-    spec: TaskSpec, score_split: Literal["test", "val"], data_dir: Path | None, root: Path
-) -> Source:
-    """Read what `spec.data` names: paths of images, contents of tables.
+@dataclass(frozen=True)
+class _Place:
+    """Where the data of a task are: kind of source, what stands behind the colon, where relative paths start, and
+    the names of the train and the scored split.
+    """
+
+    kind: str
+    location: str
+    root: Path
+    splits: tuple[str, str]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of tables or images.
+
+        Raises:
+            UserError: there is none.
+        """
+        folder = self.root / self.location
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder}; relative paths in data: start at {self.root.absolute()}")
+        return folder
+
+
+def load_source(spec: TaskSpec, score_split: ScoreSplit, data_dir: Path | None, root: Path) -> Source:
+    """Read what `spec.data` names as examples with classes: paths of images, contents of tables.
 
     Args:
         score_split: the split that is read as the test split.
@@ -29,31 +61,57 @@ def load_source(
     Raises:
         UserError: whatever is missing or damaged, with its place.
     """
+    place = _place(spec, score_split, data_dir, root)
+    try:
+        benchmark = BENCHMARKS.get(place.kind)
+        if isinstance(benchmark, ImageBenchmark):
+            return read_image_set(benchmark, root / place.location, score_split)
+        if place.kind == "hf":
+            source = read_dataset(place.location, root, *place.splits, spec.columns)
+            return source if spec.naming is None else _named_as(spec.naming, source)
+        if place.kind == "imagefolder":
+            return read_folder(place.folder, *place.splits)
+        text, label = spec.columns.get("text", "text"), spec.columns.get("label", "label")
+        return text_source(*open_tables(place.kind, place.folder, *place.splits), text, label)
+    except OSError as error:
+        raise _unreadable(error, place) from error
+
+
+def load_answers(spec: TaskSpec, score_split: ScoreSplit, data_dir: Path | None, root: Path) -> AnswerSource:
+    """Read what `spec.data` names as prompts and answers; takes and raises what `load_source` does."""
+    place = _place(spec, score_split, data_dir, root)
+    try:
+        benchmark = BENCHMARKS.get(place.kind)
+        if isinstance(benchmark, AnswerBenchmark):
+            return read_answer_set(benchmark, root / place.location, score_split)
+        if place.kind == "hf":
+            tables = open_dataset(place.location, root, *place.splits)
+        else:
+            tables = open_tables(place.kind, place.folder, *place.splits)
+        columns = record_columns(tables[0].names, spec.columns, tables[0].place)
+        train, test = (answer_records(table, columns) for table in tables)
+        return AnswerSource(train, test)
+    except OSError as error:
+        raise _unreadable(error, place) from error
+
+
+def _place(spec: TaskSpec, score_split: ScoreSplit, data_dir: Path | None, root: Path) -> _Place:
     kind, _, location = _fill_in(spec.data, data_dir).partition(":")
-    location = os.path.expanduser(location)
     defaults = {"train": "train", "test": "test", "val": "validation" if kind == "hf" else "val"}
     train, test = (spec.splits.get(split, defaults[split]) for split in ("train", score_split))
-    if kind in BENCHMARKS:
-        return read_data_set(BENCHMARKS[kind], root / location, score_split)
-    if kind == "hf":
-        source = read_dataset(location, root, train, test, spec.columns)
-        return source if spec.naming is None else _named_as(spec.naming, source)
-    folder = root / location
-    try:
-        if not folder.is_dir():
-            raise UserError(f"no folder {folder}; relative paths in data: start at {root.absolute()}")
-        if kind == "imagefolder":
-            return read_folder(folder, train, test)
-        text, label = spec.columns.get("text", "text"), spec.columns.get("label", "label")
-        return read_table(kind, folder, train, test, text, label)
-    except OSError as error:
-        raise UserError(f"cannot read {error.filename or folder}: {error.strerror or error}") from error
+    return _Place(kind, os.path.expanduser(location), root, (train, test))
+
+
+def _unreadable(error: OSError, place: _Place) -> UserError:
+    return UserError(f"cannot read {error.filename or place.location}: {error.strerror or error}")
 
 
 def _named_as(naming: str, source: Source) -> Source:
     """The source with the class names that a data set of a benchmark has."""
     name, _, key = naming.partition("/")
-    data_set = BENCHMARKS[name].data_sets[key]
+    benchmark = BENCHMARKS[name]
+    assert isinstance(benchmark, ImageBenchmark)
+    data_set = benchmark.data_sets[key]
     source = without(source, data_set.left_out)
     if len(source.class_names) != data_set.num_classes:
         raise UserError(

@@ -6,18 +6,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import PIL
 
 from codyra import cache
 from codyra.errors import UserError
 from codyra.naming import did_you_mean
+from codyra.streams.answers import AnswerSource
 from codyra.streams.images import ImageInput
+from codyra.streams.instructions import InstructionTask, build_instruction_task
+from codyra.streams.kinds import Kind, check_kind
 from codyra.streams.records import Modality, Records, Source
-from codyra.streams.shots import draw_shots, restore_shots
-from codyra.streams.sources import load_source
+from codyra.streams.shots import draw_shots, draw_test, restore_shots
+from codyra.streams.sources import load_answers, load_source
 from codyra.streams.spec import StreamSpec, TaskSpec, check_prompt
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,13 @@ class Split:
     labels: tuple[int, ...]
     fingerprint: str
 
+    def __len__(self) -> int:
+        return len(self.inputs)
+
 
 @dataclass(frozen=True)
 class Task:
-    """One task, ready to be learnt and scored.
+    """One task of classes, ready to be learnt and scored.
 
     Attributes:
         class_names: in label order.
@@ -43,7 +52,7 @@ class Task:
         scored_prompts: per class the rendered prompts that score together; the one of `prompts` without ensemble.
         ensemble: the templates they come from; () without.
         train: the few-shot choice in the order drawn, or all examples in file order.
-        test: all examples of the scored split, in file order.
+        test: the examples of the scored split, in file order.
         shots: content of shots.json: seed, dataset, shots, and positions (null: all), which count from 0 in
             the whole train split in file order, classes that the task does not use included.
         source: `data` of the config.
@@ -69,15 +78,17 @@ class Task:
 def build_stream(
     spec: StreamSpec,
     *,
+    kind: Kind = "classes",
     seed: int,
     default_prompt: str,
     data_dir: Path | None = None,
     root: Path = Path(),
     stored_shots: Mapping[str, Mapping[str, Any]] | None = None,
-) -> list[Task]:
+) -> list[Task] | list[InstructionTask]:
     """Read the tasks of a stream and check everything that can be checked without a model or decoding images.
 
     Args:
+        kind: what the model can be asked: for a class, or for the answer to a prompt.
         seed: keys the few-shot choice.
         default_prompt: template of tasks that name none.
         data_dir: replaces `${data_dir}`.
@@ -85,19 +96,35 @@ def build_stream(
         stored_shots: contents of shots.json by task name; they win over the generator (a continued run).
 
     Raises:
-        UserError: the data of a task are missing, damaged or do not fit its spec.
+        UserError: the data of a task are missing, damaged or do not fit its spec, or the stream is of another kind.
     """
+    check_kind(spec, kind)
+    where, stored = (spec.score_split, data_dir, root), stored_shots or {}
+
+    def with_classes(task: TaskSpec, source: Source) -> Task:
+        return _build_task(task, source, seed, default_prompt, stored.get(task.name))
+
+    def with_answers(task: TaskSpec, source: AnswerSource) -> InstructionTask:
+        return build_instruction_task(task, spec, source, seed, default_prompt, stored.get(task.name))
+
+    if kind == "answers":
+        return _build_each(spec.chosen(), lambda task: load_answers(task, *where), with_answers)
+    return _build_each(spec.chosen(), lambda task: load_source(task, *where), with_classes)
+
+
+def _build_each(
+    specs: Iterable[TaskSpec], load: Callable[[TaskSpec], S], build: Callable[[TaskSpec, S], T]
+) -> list[T]:
     tasks = []
-    sources: dict[str, Source] = {}  # five tasks may share one folder: list and hash it once
-    for task_spec in spec.chosen():
+    sources: dict[str, S] = {}  # five tasks may share one folder: list and hash it once
+    for spec in specs:
         try:
-            origin = repr((task_spec.data, task_spec.columns, task_spec.splits))
+            origin = repr((spec.data, spec.columns, spec.splits))
             if origin not in sources:
-                sources[origin] = load_source(task_spec, spec.score_split, data_dir, root)
-            stored = (stored_shots or {}).get(task_spec.name)
-            tasks.append(_build_task(task_spec, sources[origin], seed, default_prompt, stored))
+                sources[origin] = load(spec)
+            tasks.append(build(spec, sources[origin]))
         except UserError as error:
-            raise UserError(f"task '{task_spec.name}': {error}") from error
+            raise UserError(f"task '{spec.name}': {error}") from error
     return tasks
 
 
@@ -127,20 +154,21 @@ def _build_task(
         if spec.shots is not None:
             chosen = draw_shots(of_train, seed=seed, dataset=spec.name, shots=spec.shots)
         shots = {"seed": seed, "dataset": spec.name, "shots": spec.shots, "positions": chosen}
+    scored = draw_test(_file_order(of_test), seed=seed, dataset=spec.name, count=spec.test_examples)
     prompt = default_prompt if spec.prompt is None else spec.prompt
     prompts = _render(prompt, class_names, spec.underscores)
     ensemble = tuple(spec.ensemble or ())
-    scored = [_render(template, class_names, spec.underscores) for template in ensemble] or [prompts]
+    rendered = [_render(template, class_names, spec.underscores) for template in ensemble] or [prompts]
     return Task(
         name=spec.name,
         modality=source.modality,
         class_names=class_names,
         prompts=prompts,
         prompt=prompt,
-        scored_prompts=tuple(zip(*scored, strict=True)),
+        scored_prompts=tuple(zip(*rendered, strict=True)),
         ensemble=ensemble,
         train=_split(source.train, class_names, _file_order(of_train) if chosen is None else chosen),
-        test=_split(source.test, class_names, _file_order(of_test)),
+        test=_split(source.test, class_names, scored),
         shots=shots,
         source=spec.data,
         fingerprint=source.fingerprint,

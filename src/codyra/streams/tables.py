@@ -1,28 +1,44 @@
-"""`csv:|json:|parquet:DIR`: texts and labels in DIR/train.* and DIR/test.*, one record per row."""
+"""`csv:|json:|parquet:DIR`: DIR/train.* and DIR/test.*, one record per row."""
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from codyra.errors import UserError
 from codyra.naming import did_you_mean
-from codyra.streams.records import Records, Source, checked_label, label_order, named_labels, text_records
+from codyra.streams.records import Table, checked_label
 
 EXTENSIONS = {"csv": (".csv",), "json": (".json", ".jsonl"), "parquet": (".parquet",)}
-Rows = Iterator[tuple[object, object]]
+Rows = Iterator[Sequence[object]]
 
 
-def read_table(kind: str, folder: Path, train: str, test: str, text: str, label: str) -> Source:
-    """Read both splits; classes are the distinct labels of the train file, or those its schema declares.
+def open_tables(kind: str, folder: Path, train: str, test: str) -> tuple[Table, Table]:
+    """The tables of both splits.
 
     Raises:
-        UserError: a file or column is missing, a file is damaged or not UTF-8, a text or label is missing.
+        UserError: a file is missing, damaged or not UTF-8.
     """
     train_path, test_path = (_find(kind, folder, split) for split in (train, test))
-    train_records, test_records = (_read(path, text, label) for path in (train_path, test_path))
-    names = _declared_classes(train_path, label) if kind == "parquet" else ()
-    return Source("text", names or label_order(train_records.labels), train_records, test_records)
+    return open_table(train_path), open_table(test_path)
+
+
+def open_table(path: Path) -> Table:
+    """The table in a file, told by its extension.
+
+    Raises:
+        UserError: the file is damaged or not UTF-8.
+    """
+    return _OPENERS[path.suffix](path)
+
+
+def check_column(place: object, names: Sequence[str], wanted: str) -> None:
+    """Raise UserError unless there is exactly one column of that name."""
+    if names.count(wanted) != 1:
+        problem = f"two columns '{wanted}'" if wanted in names else f"no column '{wanted}'"
+        raise UserError(f"{place} has {problem}{did_you_mean(wanted, names)}; name the columns with columns:")
 
 
 def _find(kind: str, folder: Path, split: str) -> Path:
@@ -34,88 +50,122 @@ def _find(kind: str, folder: Path, split: str) -> Path:
     return paths[0]
 
 
-def _read(path: Path, text: str, label: str) -> Records:
+@contextmanager
+def _utf8(path: Path) -> Iterator[None]:
     try:
-        return text_records(_READERS[path.suffix](path, text, label), str(path))
+        yield
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
 
 
-def _rows_of_csv(path: Path, text: str, label: str) -> Rows:
+def _open_csv(path: Path) -> Table:
+    header = next(_csv_lines(path), [])
+
+    def rows(wanted: Sequence[str], optional: Sequence[str]) -> Rows:
+        for name in wanted:
+            check_column(path, header, name)
+        for name in optional:
+            if name in header:
+                check_column(path, header, name)
+        at = [header.index(name) if name in header else None for name in (*wanted, *optional)]
+        lines = _csv_lines(path)
+        next(lines, None)
+        for line in lines:
+            yield [None if position is None else line[position] for position in at]
+
+    return Table(str(path), header, rows)
+
+
+def _csv_lines(path: Path) -> Iterator[list[str]]:
+    """The header and every record under it."""
     # newline="" leaves line ends inside quotes alone, utf-8-sig drops the mark that some spreadsheets write
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, strict=True)
+    with _utf8(path), path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
         try:
-            header = next(rows, [])
-            at_text, at_label = (_column(path, header, name) for name in (text, label))
-            for row in rows:
-                if not row:
+            header = next(reader, [])
+            yield header
+            for line in reader:
+                if not line:
                     continue
-                if len(row) != len(header):
+                if len(line) != len(header):
                     raise UserError(
-                        f"{path}, line {rows.line_num}: {len(row)} fields under a header of {len(header)}; "
+                        f"{path}, line {reader.line_num}: {len(line)} fields under a header of {len(header)}; "
                         "put fields that hold commas between double quotes"
                     )
-                yield row[at_text], row[at_label]
+                yield line
         except csv.Error as error:
-            raise UserError(f"{path}, line {rows.line_num}: {error}; mend the file or use json:") from error
+            raise UserError(f"{path}, line {reader.line_num}: {error}; mend the file or use json:") from error
 
 
-def _column(path: Path, names: list[str], wanted: str) -> int:
-    if names.count(wanted) != 1:
-        problem = f"two columns '{wanted}'" if wanted in names else f"no column '{wanted}'"
-        raise UserError(f"{path} has {problem}{did_you_mean(wanted, names)}; name the columns with columns:")
-    return names.index(wanted)
-
-
-def _rows_of_json(path: Path, text: str, label: str) -> Rows:
-    text_of_file = path.read_text("utf-8-sig")
+def _open_json(path: Path) -> Table:
+    with _utf8(path):
+        text = path.read_text("utf-8-sig")
     try:
-        records = json.loads(text_of_file)
+        records = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}; one record per line belongs into .jsonl") from error
     if not isinstance(records, list):
         raise UserError(f"{path} must hold a JSON list of records; it holds one {type(records).__name__}")
-    for number, record in enumerate(records, start=1):
-        yield _fields(path, number, record, text, label)
+    return _table_of_objects(path, lambda: enumerate(records, start=1))
 
 
-def _rows_of_jsonl(path: Path, text: str, label: str) -> Rows:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise UserError(f"{path}, line {number}, is not JSON: {error}") from error
-                yield _fields(path, number, record, text, label)
+def _open_jsonl(path: Path) -> Table:
+    def records() -> Iterator[tuple[int, Any]]:
+        with _utf8(path), path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    try:
+                        record = json.loads(line)
+                    except (ValueError, RecursionError) as error:
+                        raise UserError(f"{path}, line {number}, is not JSON: {error}") from error
+                    yield number, record
+
+    return _table_of_objects(path, records)
 
 
-def _fields(path: Path, number: int, record: object, text: str, label: str) -> tuple[object, object]:
-    if not isinstance(record, dict):
-        raise UserError(f"{path}, record {number}: expected an object, got {type(record).__name__}")
-    for name in (text, label):
-        if name not in record:
-            raise UserError(
-                f"{path}, record {number}: no field '{name}'{did_you_mean(name, record)}; "
-                "name the fields with columns:"
-            )
-    return record[text], record[label]
+def _table_of_objects(path: Path, records: Callable[[], Iterator[tuple[int, Any]]]) -> Table:
+    """A table of JSON objects; `records` gives each with its number in the file, from 1."""
+
+    def rows(wanted: Sequence[str], optional: Sequence[str]) -> Rows:
+        for number, record in records():
+            if not isinstance(record, dict):
+                raise UserError(f"{path}, record {number}: expected an object, got {type(record).__name__}")
+            for name in wanted:
+                if name not in record:
+                    raise UserError(
+                        f"{path}, record {number}: no field '{name}'{did_you_mean(name, record)}; "
+                        "name the fields with columns:"
+                    )
+            yield [record.get(name) for name in (*wanted, *optional)]
+
+    _, first = next(records(), (0, None))
+    return Table(str(path), list(first) if isinstance(first, dict) else [], rows)
 
 
-def _rows_of_parquet(path: Path, text: str, label: str) -> Rows:
+def _open_parquet(path: Path) -> Table:
     import pyarrow
     from pyarrow import parquet
 
     try:
-        for name in (text, label):
-            _column(path, parquet.read_schema(path).names, name)
-        table = parquet.read_table(path, columns=[text, label])
+        names = parquet.read_schema(path).names
     except pyarrow.ArrowException as error:
         raise UserError(f"cannot read {path}: {error}; mend or replace the file") from error
-    labels = table.column(label).to_pylist()
-    names = _declared_classes(path, label)
-    return zip(table.column(text).to_pylist(), named_labels(labels, names) if names else labels, strict=True)
+
+    def rows(wanted: Sequence[str], optional: Sequence[str]) -> Rows:
+        there = [*wanted, *(name for name in optional if name in names)]
+        for name in there:
+            check_column(path, names, name)
+        try:
+            table = parquet.read_table(path, columns=there)
+        except pyarrow.ArrowException as error:
+            raise UserError(f"cannot read {path}: {error}; mend or replace the file") from error
+        absent = [None] * table.num_rows
+        columns = [
+            table.column(name).to_pylist() if name in there else absent for name in (*wanted, *optional)
+        ]
+        return zip(*columns, strict=True)
+
+    return Table(str(path), names, rows, lambda column: _declared_classes(path, column))
 
 
 def _declared_classes(path: Path, label: str) -> tuple[str, ...]:
@@ -136,9 +186,9 @@ def _declared_classes(path: Path, label: str) -> tuple[str, ...]:
     return tuple(checked_label(name, f"{path}, features", n) for n, name in enumerate(names, start=1))
 
 
-_READERS: dict[str, Callable[[Path, str, str], Rows]] = {
-    ".csv": _rows_of_csv,
-    ".json": _rows_of_json,
-    ".jsonl": _rows_of_jsonl,
-    ".parquet": _rows_of_parquet,
+_OPENERS: dict[str, Callable[[Path], Table]] = {
+    ".csv": _open_csv,
+    ".json": _open_json,
+    ".jsonl": _open_jsonl,
+    ".parquet": _open_parquet,
 }

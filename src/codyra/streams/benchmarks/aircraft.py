@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from codyra.errors import UserError
-from codyra.streams.benchmarks.definition import DataSet, Images, Listing, Split, records
+from codyra.streams.benchmarks.definition import Split
 from codyra.streams.benchmarks.formats import read_lines
+from codyra.streams.benchmarks.image_sets import Images, ImageSet, Listing, records
 
 FOLDERS = ("fgvc_aircraft", "fgvc-aircraft-2013b/data", "fgvc-aircraft-2013b")
 SIZES: dict[Split, int] = {"train": 3334, "val": 3333, "test": 3333}
@@ -13,7 +14,7 @@ DOWNLOAD = (
 )
 
 
-def read_aircraft(data_set: DataSet, folder: Path) -> Listing:
+def read_aircraft(data_set: ImageSet, folder: Path) -> Listing:
     """A line of a list is the number of an image, a space, and the variant, which may have spaces itself."""
     names = read_lines(folder / "variants.txt")
     label = {name: number for number, name in enumerate(names)}

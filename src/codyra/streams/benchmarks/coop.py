@@ -6,11 +6,11 @@ from typing import Any, get_args
 
 from codyra.errors import UserError
 from codyra.reading import read_json
-from codyra.streams.benchmarks.definition import (
-    DataSet,
+from codyra.streams.benchmarks.definition import Split
+from codyra.streams.benchmarks.image_sets import (
     Images,
+    ImageSet,
     Listing,
-    Split,
     check_class_names,
     records,
 )
@@ -27,7 +27,7 @@ def rebuilt_name(split_file: str) -> str:
 
 def read_coop(
     split_file: str, image_root: Callable[[Path], Path], name: Callable[[str], str] = lambda name: name
-) -> Callable[[DataSet, Path], Listing]:
+) -> Callable[[ImageSet, Path], Listing]:
     """A reader of data sets with this split file.
 
     Args:
@@ -35,7 +35,7 @@ def read_coop(
         name: class name of the benchmark for the one in the file.
     """
 
-    def read(data_set: DataSet, folder: Path) -> Listing:
+    def read(data_set: ImageSet, folder: Path) -> Listing:
         file = find_split(split_file, data_set, folder)
         marks: tuple[str, ...] = ()
         if not file.is_file():
@@ -75,7 +75,7 @@ def read_coop(
     return read
 
 
-def find_split(name: str, data_set: DataSet, folder: Path) -> Path:
+def find_split(name: str, data_set: ImageSet, folder: Path) -> Path:
     """The split file of a data set whose images are in `folder`; it need not exist.
 
     It may lie in the other spelling of the folder.
@@ -95,7 +95,7 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _entries(
-    listed: list[Any], data_set: DataSet, place: str, names: dict[int, str]
+    listed: list[Any], data_set: ImageSet, place: str, names: dict[int, str]
 ) -> list[tuple[str, int]]:
     """(path, label) of one split; `names` learns the class name of every label."""
     entries = []

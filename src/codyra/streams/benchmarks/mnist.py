@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from codyra.errors import UserError
-from codyra.streams.benchmarks.definition import DataSet, Listing, Split, records
+from codyra.streams.benchmarks.definition import Split
 from codyra.streams.benchmarks.formats import read_idx
+from codyra.streams.benchmarks.image_sets import ImageSet, Listing, records
 from codyra.streams.images import ImageArray
 from codyra.streams.records import Records
 
@@ -20,7 +21,7 @@ def digit_name(name: str) -> str:
     return next((full for full in NAMES if name in (full, *full.split(" - "))), name)
 
 
-def read_mnist(data_set: DataSet, folder: Path) -> Listing:
+def read_mnist(data_set: ImageSet, folder: Path) -> Listing:
     """Official train and test part; there is no validation part."""
     raw = folder / "raw"
     stems: dict[Split, str] = {"train": "train", "test": "t10k"}

@@ -16,17 +16,17 @@ import torch
 from codyra.errors import UserError
 from codyra.reading import read_json
 from codyra.streams.benchmarks import aircraft, mnist
-from codyra.streams.benchmarks.definition import (
-    Benchmark,
-    DataSet,
+from codyra.streams.benchmarks.definition import Split
+from codyra.streams.benchmarks.formats import read_cifar, read_lines, read_matlab, whole_numbers
+from codyra.streams.benchmarks.image_sets import (
+    ImageBenchmark,
     Images,
+    ImageSet,
     Listing,
-    Split,
     check_class_names,
     first_there,
     records,
 )
-from codyra.streams.benchmarks.formats import read_cifar, read_lines, read_matlab, whole_numbers
 from codyra.streams.benchmarks.xtail import EUROSAT_ROOTS, sun_images
 from codyra.streams.images import EXTENSIONS, ImageArray, ImageInput
 from codyra.streams.records import Records
@@ -86,8 +86,8 @@ def picture_names(folder: Path) -> list[str]:
 
 def _read_class_folders(
     key: str, roots: Sequence[str], left_out: Sequence[str] = ()
-) -> Callable[[DataSet, Path], Listing]:
-    def read(data_set: DataSet, folder: Path) -> Listing:
+) -> Callable[[ImageSet, Path], Listing]:
+    def read(data_set: ImageSet, folder: Path) -> Listing:
         top = first_there(folder, *roots)
         folders, known = class_folder_names(top, left_out), _NAMES[key]
         odd = sorted(set(folders) ^ set(known))
@@ -110,7 +110,7 @@ def _read_class_folders(
     return read
 
 
-def _read_cifar100(data_set: DataSet, folder: Path) -> Listing:
+def _read_cifar100(data_set: ImageSet, folder: Path) -> Listing:
     names = [plain(name) for name in read_lines(folder / "fine_label_names.txt")]
     check_class_names(names, folder / "fine_label_names.txt")
     splits: dict[Split, Records] = {}
@@ -126,7 +126,7 @@ def _read_cifar100(data_set: DataSet, folder: Path) -> Listing:
     return Listing(tuple(names), splits)
 
 
-def _read_dtd(data_set: DataSet, folder: Path) -> Listing:
+def _read_dtd(data_set: ImageSet, folder: Path) -> Listing:
     images = Images(folder / "images")
     listed: dict[Split, tuple[Path, list[str]]] = {}
     for split in data_set.sizes:
@@ -148,7 +148,7 @@ def _read_dtd(data_set: DataSet, folder: Path) -> Listing:
     return Listing(tuple(names), splits, images.absent)
 
 
-def _read_flowers(data_set: DataSet, folder: Path) -> Listing:
+def _read_flowers(data_set: ImageSet, folder: Path) -> Listing:
     names = tuple(_NAMES["Flowers"].values())
     (values,) = read_matlab(folder / "imagelabels.mat", "labels")
     labels = whole_numbers(values, f"the labels of {folder / 'imagelabels.mat'}")
@@ -173,7 +173,7 @@ def _read_flowers(data_set: DataSet, folder: Path) -> Listing:
     return Listing(names, splits, images.absent)
 
 
-def _read_food(data_set: DataSet, folder: Path) -> Listing:
+def _read_food(data_set: ImageSet, folder: Path) -> Listing:
     images, splits, listed = Images(folder / "images"), {}, {}
     for split in data_set.sizes:
         file = folder / "meta" / f"{split}.json"
@@ -206,7 +206,7 @@ def pet_name(image: str) -> str:
     return " ".join(part.title() for part in image.rpartition("_")[0].split("_"))
 
 
-def _read_pets(data_set: DataSet, folder: Path) -> Listing:
+def _read_pets(data_set: ImageSet, folder: Path) -> Listing:
     images = Images(folder / "images")
     label_of = {str(label + 1): label for label in range(data_set.num_classes)}
     name_of: dict[int, str] = {}
@@ -245,7 +245,7 @@ def _read_pets(data_set: DataSet, folder: Path) -> Listing:
     )
 
 
-def _read_cars(data_set: DataSet, folder: Path) -> Listing:
+def _read_cars(data_set: ImageSet, folder: Path) -> Listing:
     devkit = folder / "devkit"
     (listed,) = read_matlab(devkit / "cars_meta.mat", "class_names")
     names = [str(name) for name in listed]
@@ -277,7 +277,7 @@ def _read_cars(data_set: DataSet, folder: Path) -> Listing:
     return Listing(tuple(names), splits, images.absent)
 
 
-def _read_sun(data_set: DataSet, folder: Path) -> Listing:
+def _read_sun(data_set: ImageSet, folder: Path) -> Listing:
     top = sun_images(folder)
     # CoOp unpacks the lists beside the folder of the images.
     lists = (place / "ClassName.txt" for place in (top, top.parent))
@@ -326,16 +326,16 @@ def _sizes(train: int, test: int) -> dict[Split, int]:
 
 
 _DATA_SETS = (
-    DataSet(
-        "Aircraft",
-        100,
-        _sizes(3334, 3333),
-        aircraft.FOLDERS,
-        ("images",),
-        aircraft.DOWNLOAD,
-        aircraft.read_aircraft,
+    ImageSet(
+        key="Aircraft",
+        num_classes=100,
+        sizes=_sizes(3334, 3333),
+        folders=aircraft.FOLDERS,
+        holds=("images",),
+        download=aircraft.DOWNLOAD,
+        read=aircraft.read_aircraft,
     ),
-    DataSet(
+    ImageSet(
         key="Caltech101",
         num_classes=101,
         sizes=_sizes(6941, 1736),
@@ -347,7 +347,7 @@ _DATA_SETS = (
         left_out=("BACKGROUND_Google",),
         empty_classes=True,
     ),
-    DataSet(
+    ImageSet(
         key="CIFAR100",
         num_classes=100,
         sizes=_sizes(50000, 10000),
@@ -357,7 +357,7 @@ _DATA_SETS = (
         read=_read_cifar100,
         rename=plain,
     ),
-    DataSet(
+    ImageSet(
         key="DTD",
         num_classes=47,
         sizes=_sizes(1880, 1880),
@@ -367,7 +367,7 @@ _DATA_SETS = (
         read=_read_dtd,
         rename=plain,
     ),
-    DataSet(
+    ImageSet(
         key="EuroSAT",
         num_classes=10,
         sizes=_sizes(21600, 5400),
@@ -378,7 +378,7 @@ _DATA_SETS = (
         rename=_names_of("EuroSAT"),
         empty_classes=True,
     ),
-    DataSet(
+    ImageSet(
         key="Flowers",
         num_classes=102,
         sizes=_sizes(1020, 6149),
@@ -388,7 +388,7 @@ _DATA_SETS = (
         read=_read_flowers,
         rename=_names_of("Flowers"),
     ),
-    DataSet(
+    ImageSet(
         key="Food",
         num_classes=101,
         sizes=_sizes(75750, 25250),
@@ -398,17 +398,17 @@ _DATA_SETS = (
         read=_read_food,
         rename=plain,
     ),
-    DataSet(
-        "MNIST",
-        10,
-        mnist.SIZES,
-        mnist.FOLDERS,
-        ("raw",),
-        mnist.DOWNLOAD,
-        mnist.read_mnist,
+    ImageSet(
+        key="MNIST",
+        num_classes=10,
+        sizes=mnist.SIZES,
+        folders=mnist.FOLDERS,
+        holds=("raw",),
+        download=mnist.DOWNLOAD,
+        read=mnist.read_mnist,
         rename=mnist.digit_name,
     ),
-    DataSet(
+    ImageSet(
         key="OxfordPet",
         num_classes=37,
         sizes=_sizes(3680, 3669),
@@ -418,7 +418,7 @@ _DATA_SETS = (
         read=_read_pets,
         rename=lambda name: " ".join(part.title() for part in name.replace("_", " ").split(" ")),
     ),
-    DataSet(
+    ImageSet(
         key="StanfordCars",
         num_classes=196,
         sizes=_sizes(8144, 8041),
@@ -427,7 +427,7 @@ _DATA_SETS = (
         download="cars_train/, cars_test/, devkit/ and cars_test_annos_withlabels.mat of Stanford Cars",
         read=_read_cars,
     ),
-    DataSet(
+    ImageSet(
         key="SUN397",
         num_classes=397,
         sizes=_sizes(87003, 21751),
@@ -453,12 +453,12 @@ def _ensemble(key: str) -> dict[str, Any]:
 
 _ORDER_1 = tuple(data_set.key for data_set in _DATA_SETS)
 
-MTIL = Benchmark(
+MTIL = ImageBenchmark(
     name="mtil",
     title="MTIL",
     data_sets={data_set.key: data_set for data_set in _DATA_SETS},
     defaults={"order": 1, "shots": None, "label_space": "task", "prompts": "ensemble"},
-    published={"shots": (5, None), "label_space": ("task",)},
+    published={"shots": (5, None), "test_examples": (None,), "label_space": ("task",)},
     orders={1: _ORDER_1, 2: tuple(_ORDER_1[position] for position in (9, 6, 7, 8, 5, 10, 0, 1, 3, 4, 2))},
     wording={"ensemble": _ensemble, "single": _single},
 )

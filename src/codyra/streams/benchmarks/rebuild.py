@@ -14,8 +14,8 @@ from codyra import files
 from codyra.errors import UserError
 from codyra.reading import read_json
 from codyra.streams.benchmarks.coop import find_split, rebuilt_name
-from codyra.streams.benchmarks.definition import DataSet, Images, first_there
 from codyra.streams.benchmarks.formats import read_lines, read_matlab, whole_numbers
+from codyra.streams.benchmarks.image_sets import Images, ImageSet, first_there
 from codyra.streams.benchmarks.mtil import MTIL, class_folder_names, picture_names
 from codyra.streams.benchmarks.xtail import (
     EUROSAT_ROOTS,
@@ -108,7 +108,7 @@ def _by_label(items: list[Item]) -> list[list[Item]]:
 def _class_folders(
     *roots: str, rename: Callable[[str], str] = str, left_out: tuple[str, ...] = ()
 ) -> "Recipe":
-    def pool(data_set: DataSet, folder: Path) -> Pool:
+    def pool(data_set: ImageSet, folder: Path) -> Pool:
         top = first_there(folder, *roots)
         names = class_folder_names(top, left_out)
         if len(names) != data_set.num_classes:
@@ -125,7 +125,7 @@ def _class_folders(
     return pool
 
 
-def _flowers(data_set: DataSet, folder: Path) -> Pool:
+def _flowers(data_set: ImageSet, folder: Path) -> Pool:
     names = read_json(folder / "cat_to_name.json")
     (labels,) = read_matlab(folder / "imagelabels.mat", "labels")
     images = Images(folder / "jpg")
@@ -144,7 +144,7 @@ def _flowers(data_set: DataSet, folder: Path) -> Pool:
 def _official(mtil_key: str, class_name: Callable[[str, str], str]) -> "Recipe":
     """A recipe from MTIL's reader of the official parts; `class_name` gets MTIL's name and the image's path."""
 
-    def pool(data_set: DataSet, folder: Path) -> Pool:
+    def pool(data_set: ImageSet, folder: Path) -> Pool:
         listing = MTIL.data_sets[mtil_key].read(MTIL.data_sets[mtil_key], folder)
         if listing.absent:
             raise UserError(next(iter(listing.absent.values())))
@@ -162,7 +162,7 @@ def _official(mtil_key: str, class_name: Callable[[str, str], str]) -> "Recipe":
     return pool
 
 
-def _sun(data_set: DataSet, folder: Path) -> Pool:
+def _sun(data_set: ImageSet, folder: Path) -> Pool:
     label = {name: number for number, name in enumerate(read_lines(folder / "ClassName.txt"))}
     images = Images(sun_images(folder))
 
@@ -186,7 +186,7 @@ def _refuse_absent(images: Images) -> None:
         raise UserError(f"{next(iter(images.absent.values()))}; complete the data set")
 
 
-Recipe = Callable[[DataSet, Path], Pool]
+Recipe = Callable[[ImageSet, Path], Pool]
 
 RECIPES: dict[str, tuple[str, Recipe]] = {
     "caltech101": (

@@ -5,19 +5,23 @@ from pathlib import Path
 from typing import Literal
 
 from codyra.errors import UserError
-from codyra.streams.benchmarks.definition import Benchmark, DataSet, Listing, Split
+from codyra.streams.answers import AnswerSource
+from codyra.streams.benchmarks.definition import Split, size_marks
+from codyra.streams.benchmarks.image_sets import ImageBenchmark
+from codyra.streams.benchmarks.trace import AnswerBenchmark
 from codyra.streams.records import Source
 
+ScoreSplit = Literal["test", "val"]
 
-def read_data_set(benchmark: Benchmark, place: Path, score_split: Literal["test", "val"]) -> Source:
+
+def read_image_set(benchmark: ImageBenchmark, place: Path, score_split: ScoreSplit) -> Source:
     """The data set `place.name` of a benchmark, which lies below `place.parent`.
 
     Raises:
         UserError: something of it is missing or damaged.
     """
     data_set = benchmark.data_sets[place.name]
-    if not place.parent.is_dir():
-        raise UserError(f"no folder {place.parent}; give the folder of the data sets with --set data_dir=...")
+    _check_folder(place.parent)
     listing = data_set.list(place.parent)
     if score_split not in listing.splits:
         raise UserError(
@@ -35,19 +39,38 @@ def read_data_set(benchmark: Benchmark, place: Path, score_split: Literal["test"
         raise UserError(
             f"{lacking[0]}{more}; complete the data set, `codyra data verify` lists what it lacks"
         )
+    splits: Sequence[Split] = ("train", score_split)
+    counts = {split: len(listing.splits[split].inputs) for split in splits}
     return Source(
         modality="image",
         class_names=listing.class_names,
         train=listing.splits["train"],
         test=listing.splits[score_split],
-        marks=(*listing.marks, *listing.faults, *_size_marks(data_set, listing, ("train", score_split))),
+        marks=(*listing.marks, *listing.faults, *size_marks(data_set, counts, "images")),
         empty_classes=data_set.empty_classes,
     )
 
 
-def _size_marks(data_set: DataSet, listing: Listing, splits: Sequence[Split]) -> list[str]:
-    """In words, that these splits have more or fewer images than published."""
-    counts = [(split, len(listing.splits[split].inputs), data_set.sizes[split]) for split in splits]
-    if all(found == published for _, found, published in counts):
-        return []
-    return [", ".join(f"{split} {found:,} of {published:,} images" for split, found, published in counts)]
+def read_answer_set(benchmark: AnswerBenchmark, place: Path, score_split: ScoreSplit) -> AnswerSource:
+    """The data set `place.name` of a benchmark, which lies below `place.parent`.
+
+    Raises:
+        UserError: something of it is missing or damaged.
+    """
+    data_set = benchmark.data_sets[place.name]
+    _check_folder(place.parent)
+    folder = data_set.find(place.parent)
+    splits: Sequence[Split] = ("train", score_split)
+    found = {split: data_set.read(folder, split) for split in splits}
+    counts = {split: len(records.prompts) for split, records in found.items()}
+    faults = [fault for split, records in found.items() for fault in data_set.faults(records, split)]
+    return AnswerSource(
+        train=found["train"],
+        test=found[score_split],
+        marks=(*faults, *size_marks(data_set, counts, "records")),
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}; give the folder of the data sets with --set data_dir=...")

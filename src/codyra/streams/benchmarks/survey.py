@@ -5,11 +5,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
 from codyra.errors import UserError, visible
-from codyra.streams.benchmarks.definition import Benchmark, DataSet, Split
+from codyra.streams.answers import AnswerRecords, count_repeated
+from codyra.streams.benchmarks.definition import Benchmark, Split
+from codyra.streams.benchmarks.image_sets import ImageBenchmark, ImageSet
+from codyra.streams.benchmarks.trace import FILES, AnswerBenchmark, AnswerSet
 from codyra.streams.images import ImageFile, ImageInput
 
 
@@ -19,10 +23,10 @@ class Finding:
 
     Attributes:
         state: "present" (all of it, in the published number), "partial", or "missing".
-        counts: images of each split that are there and not at fault; none when the data set cannot be listed.
-        expected: images of each split as published.
+        counts: examples of each split that are there and not at fault; none when the data set cannot be listed.
+        expected: examples of each split as published.
         faults: one line for each file at fault; with what to get when the data set is missing.
-        marks: what every run on it will say of itself.
+        marks: what every run on it will say of itself, and examples that are in two splits.
     """
 
     key: str
@@ -49,11 +53,41 @@ def survey(
     findings = []
     for key in keys:
         progress(key)
-        findings.append(_look(benchmark.data_sets[key], data_dir, decode))
+        if isinstance(benchmark, ImageBenchmark):
+            findings.append(_look_at_images(benchmark.data_sets[key], data_dir, decode))
+        elif isinstance(benchmark, AnswerBenchmark):
+            findings.append(_look_at_answers(benchmark.data_sets[key], data_dir))
     return findings
 
 
-def _look(data_set: DataSet, data_dir: Path, decode: bool) -> Finding:
+def _look_at_answers(data_set: AnswerSet, data_dir: Path) -> Finding:
+    expected = dict(data_set.sizes)
+    try:
+        folder = data_set.find(data_dir)
+    except UserError as error:
+        return Finding(data_set.key, "missing", {}, expected, (str(error),), ())
+    found: dict[Split, AnswerRecords] = {}
+    faults = []
+    for split in FILES:
+        if split not in expected and not (folder / FILES[split]).exists():
+            continue
+        try:
+            found[split] = data_set.read(folder, split)
+            faults += data_set.faults(found[split], split)
+        except (UserError, OSError) as error:
+            faults.append(str(error))
+    counts = {split: len(records.prompts) for split, records in found.items()}
+    complete = not faults and all(counts.get(split) == size for split, size in expected.items())
+    marks = [
+        f"prompts of {other} that are also in {split}: {repeated:,} of {counts[other]:,}"
+        for split, other in combinations(found, 2)
+        if (repeated := count_repeated(found[other].prompts, found[split].prompts))
+    ]
+    state: Literal["present", "partial"] = "present" if complete else "partial"
+    return Finding(data_set.key, state, counts, expected, tuple(map(visible, faults)), tuple(marks))
+
+
+def _look_at_images(data_set: ImageSet, data_dir: Path, decode: bool) -> Finding:
     expected = dict(data_set.sizes)
     try:
         listing = data_set.list(data_dir)

@@ -6,7 +6,8 @@ from typing import Any
 
 from codyra.streams.benchmarks import aircraft, mnist
 from codyra.streams.benchmarks.coop import WHERE, read_coop
-from codyra.streams.benchmarks.definition import Benchmark, DataSet, Split, first_there
+from codyra.streams.benchmarks.definition import Split
+from codyra.streams.benchmarks.image_sets import ImageBenchmark, ImageSet, first_there
 
 _EUROSAT = {
     "AnnualCrop": "Annual Crop Land",
@@ -72,16 +73,16 @@ def _sizes(train: int, val: int, test: int) -> dict[Split, int]:
 
 
 _DATA_SETS = (
-    DataSet(
-        "aircraft",
-        100,
-        aircraft.SIZES,
-        aircraft.FOLDERS,
-        ("images",),
-        aircraft.DOWNLOAD,
-        aircraft.read_aircraft,
+    ImageSet(
+        key="aircraft",
+        num_classes=100,
+        sizes=aircraft.SIZES,
+        folders=aircraft.FOLDERS,
+        holds=("images",),
+        download=aircraft.DOWNLOAD,
+        read=aircraft.read_aircraft,
     ),
-    DataSet(
+    ImageSet(
         key="caltech101",
         num_classes=100,
         sizes=_sizes(4128, 1649, 2465),
@@ -92,7 +93,7 @@ _DATA_SETS = (
         rename=caltech_name,
         left_out=NOT_IN_CALTECH,
     ),
-    DataSet(
+    ImageSet(
         key="dtd",
         num_classes=47,
         sizes=_sizes(2820, 1128, 1692),
@@ -101,7 +102,7 @@ _DATA_SETS = (
         download=_with_split("dtd-r1.0.1.tar.gz of the Describable Textures Dataset (Oxford VGG)"),
         read=read_coop("split_zhou_DescribableTextures.json", _below("images")),
     ),
-    DataSet(
+    ImageSet(
         key="eurosat",
         num_classes=10,
         sizes=_sizes(13500, 5400, 8100),
@@ -111,7 +112,7 @@ _DATA_SETS = (
         read=read_coop("split_zhou_EuroSAT.json", _below(*EUROSAT_ROOTS), _eurosat_name),
         rename=_eurosat_name,
     ),
-    DataSet(
+    ImageSet(
         key="oxford_flowers",
         num_classes=102,
         sizes=_sizes(4093, 1633, 2463),
@@ -120,7 +121,7 @@ _DATA_SETS = (
         download=_with_split("102flowers.tgz of the Oxford 102 Flower data set (Oxford VGG)"),
         read=read_coop("split_zhou_OxfordFlowers.json", _below("jpg")),
     ),
-    DataSet(
+    ImageSet(
         key="food101",
         num_classes=101,
         sizes=_sizes(50500, 20200, 30300),
@@ -129,17 +130,17 @@ _DATA_SETS = (
         download=_with_split("food-101.tar.gz of Food-101 (ETH Zurich)"),
         read=read_coop("split_zhou_Food101.json", _below("images")),
     ),
-    DataSet(
-        "mnist",
-        10,
-        mnist.SIZES,
-        mnist.FOLDERS,
-        ("raw",),
-        mnist.DOWNLOAD,
-        mnist.read_mnist,
+    ImageSet(
+        key="mnist",
+        num_classes=10,
+        sizes=mnist.SIZES,
+        folders=mnist.FOLDERS,
+        holds=("raw",),
+        download=mnist.DOWNLOAD,
+        read=mnist.read_mnist,
         rename=mnist.digit_name,
     ),
-    DataSet(
+    ImageSet(
         key="oxford_pets",
         num_classes=37,
         sizes=_sizes(2944, 736, 3669),
@@ -149,7 +150,7 @@ _DATA_SETS = (
         read=read_coop("split_zhou_OxfordPets.json", _below("images")),
         rename=str.lower,
     ),
-    DataSet(
+    ImageSet(
         key="stanford_cars",
         num_classes=196,
         sizes=_sizes(6509, 1635, 8041),
@@ -159,7 +160,7 @@ _DATA_SETS = (
         read=read_coop("split_zhou_StanfordCars.json", lambda folder: folder),
         rename=car_name,
     ),
-    DataSet(
+    ImageSet(
         key="sun397",
         num_classes=397,
         sizes=_sizes(15880, 3970, 19850),
@@ -201,12 +202,12 @@ def _generic(key: str) -> dict[str, Any]:
     return {"prompt": 'a photo of a number: "{}".' if key == "mnist" else "a photo of a {}."}
 
 
-XTAIL = Benchmark(
+XTAIL = ImageBenchmark(
     name="xtail",
     title="X-TAIL",
     data_sets={data_set.key: data_set for data_set in _DATA_SETS},
     defaults={"order": 1, "shots": 16, "label_space": "all", "prompts": "default"},
-    published={"shots": (16,), "label_space": ("all",)},
+    published={"shots": (16,), "test_examples": (None,), "label_space": ("all",)},
     orders={1: tuple(data_set.key for data_set in _DATA_SETS)},
     wording={"default": _default, "codyra": _released, "generic": _generic},
 )
