@@ -119,7 +119,7 @@ def test_models_that_cannot_answer_are_refused_in_one_line(tmp_path, spoiled):
     ("kind", "config"),
     [
         (XLNetLMHeadModel, XLNetConfig(d_model=32, n_layer=1, n_head=4, d_inner=64, vocab_size=384)),
-        (RwkvForCausalLM, RwkvConfig(hidden_size=32, num_hidden_layers=1, vocab_size=384)),
+        (RwkvForCausalLM, RwkvConfig(hidden_size=32, num_hidden_layers=2, vocab_size=384)),
     ],
 )
 def test_models_that_look_ahead_or_mind_the_padding_are_refused(tmp_path, kind, config):

@@ -43,7 +43,7 @@ SENTENCE_TYPES = (
     "roberta",
     "xlm-roberta",
 )
-SUPPORTED = "codyra trains CLIP and SigLIP (images), BERT-type sentence encoders (texts) and causal language models (answers)"
+SUPPORTED = "codyra trains CLIP, SigLIP, BERT-type sentence encoders and causal language models"
 
 OPEN_CLIP_FILES = ("open_clip_config.json", "open_clip_pytorch_model.bin", "open_clip_model.safetensors")
 HF_CHECKPOINTS = {
