@@ -92,6 +92,15 @@ def torchvision_tree(tmp_path_factory) -> tuple[Path, dict]:
 
 
 @pytest.fixture(scope="session")
+def trace_tree(tmp_path_factory) -> tuple[Path, dict]:
+    """(folder, what is true of it): all of TRACE, a few records per task; not to be written into."""
+    from miniatures_trace import write_trace
+
+    folder = tmp_path_factory.mktemp("trace")
+    return folder, write_trace(folder)
+
+
+@pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory) -> Path:
     """A CLIP with random weights that scores a thousand prompts in half a second; not to be written into."""
     from families.tiny_encoders import save_clip

@@ -42,9 +42,63 @@ PRESETS = {
     "mtil-5shot-vit-b16": (PAPER, TRAIN, MTIL),
     "mtil-full-vit-b16": (PAPER, TRAIN | {"steps": 1000}, MTIL | {"shots": None}),
 }
+TRACE_TRAIN = TRAIN | {
+    "steps": None,
+    "epochs": {
+        **{"C-STANCE": 2, "FOMC": 1, "MeetingBank": 3, "Py150": 2},
+        **{"ScienceQA": 1, "NumGLUE-cm": 2, "NumGLUE-ds": 2, "20Minuten": 3},
+        "others": 2,
+    },
+    "batch_size": 32,
+    "gradient_checkpointing": True,
+    "betas": (0.9, 0.95),
+    "schedule": "constant",
+    "precision": "bf16",
+    "clip": 1.0,
+}
+TRACE_STREAM = {
+    **{
+        "benchmark": "trace",
+        "variant": 500,
+        "order": 1,
+        "shots": None,
+        "test_examples": None,
+        "score": "all",
+    },
+    **{"truncation": "keep_instruction", "generation": "greedy", "accuracy": "exact", "chat_template": False},
+    **{"max_prompt_tokens": 1024, "max_answer_tokens": 512},
+}
+QKVO = [f"{letter}_proj" for letter in "qkvo"]
+TRACE_METHOD = {key: PAPER[key] for key in PAPER if key != "text_loss"} | {"r": 8, "targets": QKVO}
+SEQ_LORA = {
+    "name": "lora",
+    "r": 8,
+    "alpha": 32,
+    "dropout": 0.1,
+    "targets": ["q_proj", "v_proj"],
+    "carry": "continue",
+}
+LLAMA_1B = "meta-llama/Llama-3.2-1B-Instruct"
+TRACE = {
+    "trace": (LLAMA_1B, TRACE_METHOD, TRACE_TRAIN, TRACE_STREAM),
+    "trace-llama-2-7b-chat": ("meta-llama/Llama-2-7b-chat-hf", TRACE_METHOD, TRACE_TRAIN, TRACE_STREAM),
+    "trace-gemma-2b-it": ("google/gemma-2b-it", TRACE_METHOD, TRACE_TRAIN, TRACE_STREAM),
+    "trace-5000": (LLAMA_1B, TRACE_METHOD, TRACE_TRAIN, TRACE_STREAM | {"variant": 5000}),
+    "trace-seqlora": (LLAMA_1B, SEQ_LORA, TRACE_TRAIN | {"lr": 1e-4}, TRACE_STREAM),
+}
 XTAIL_ORDER = [
     *("aircraft", "caltech101", "dtd", "eurosat", "oxford_flowers"),
     *("food101", "mnist", "oxford_pets", "stanford_cars", "sun397"),
+]
+TRACE_ORDER = [
+    "C-STANCE",
+    "FOMC",
+    "MeetingBank",
+    "Py150",
+    "ScienceQA",
+    "NumGLUE-cm",
+    "NumGLUE-ds",
+    "20Minuten",
 ]
 MTIL_ORDER = [
     *("Aircraft", "Caltech101", "CIFAR100", "DTD", "EuroSAT", "Flowers", "Food", "MNIST", "OxfordPet"),
@@ -97,7 +151,7 @@ def test_the_optimizer_that_is_built_never_decays(coop_tree, tiny_clip, tmp_path
 
 
 def test_these_are_the_presets():
-    assert set(preset_names()) == {*PRESETS, "demo"}
+    assert set(preset_names()) == {*PRESETS, *TRACE, "demo"}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -117,13 +171,29 @@ def test_a_preset_is_the_published_setting(name):
     assert config.stream.only is None
 
 
+@pytest.mark.parametrize("name", TRACE)
+def test_a_preset_of_trace_is_the_published_setting_where_there_is_one(name):
+    config = load_config(name)
+    model, method, train, stream = TRACE[name]
+    assert config.model.name == model
+    assert config.seed == 1234
+    for section, expected in ((config.method, method), (config.train, train), (config.stream, stream)):
+        assert {key: getattr(section, key) for key in expected} == expected
+    assert [task.name for task in config.stream.tasks] == TRACE_ORDER
+    updates = {
+        500: [32, 16, 47, 32, 16, 32, 32, 47],
+        5000: [313, 157, 469, 313, 157, 313, 313, 469],
+    }[config.stream.variant]
+    assert [config.num_steps(key, config.stream.variant) for key in TRACE_ORDER] == updates
+
+
 @pytest.mark.parametrize("name", ["mtil-5shot-vit-b16", "mtil-full-vit-b16"])
 def test_mtil_in_order_2(name):
     tasks = [task.name for task in load_config(name, ["stream.order=2"]).stream.tasks]
     assert tasks == [MTIL_ORDER[position] for position in (9, 6, 7, 8, 5, 10, 0, 1, 3, 4, 2)]
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", [*PRESETS, *TRACE])
 def test_a_resolved_preset_reads_back_as_itself(name, tmp_path):
     config = load_config(name, ["data_dir=/somewhere"])
     file = tmp_path / "config.yaml"
@@ -137,6 +207,12 @@ def test_the_ramp_shrinks_by_0_65_in_any_number_of_steps(name, steps):
     config = load_config(name, [f"train.steps={steps}"])
     _, prox = proximal(config)
     assert prox.total_steps == steps
+    assert prox.total_shrink == pytest.approx(0.65, abs=1e-12)
+
+
+@pytest.mark.parametrize("updates", [16, 32, 47, 157])
+def test_the_ramp_prunes_in_the_few_updates_of_a_task_of_trace(updates):
+    _, prox = proximal(load_config("trace"), updates)
     assert prox.total_shrink == pytest.approx(0.65, abs=1e-12)
 
 

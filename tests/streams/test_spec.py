@@ -65,6 +65,24 @@ def test_two_tasks_need_two_folders(one: str, other: str) -> None:
         ({"splits": {"train": "../other"}}, "plain name"),
         ({"splits": {"eval": "x"}}, "'train', 'test' or 'val'"),
         ({"shot": 3}, "Extra inputs"),
+        ({"metric": "acuracy"}, "there is no metric 'acuracy', did you mean 'accuracy'"),
+        ({"choices": ["A"]}, "at least 2 items"),
+        ({"choices": ["A", "B", "A"]}, "choice 'A' is listed twice"),
+        ({"choices": ["A", "B"], "max_new_tokens": 3}, "nothing is generated where there are choices"),
+        ({"max_new_tokens": 0}, "greater than or equal to 1"),
+        ({"test_examples": 0}, "greater than or equal to 1"),
+        ({"frame": "no place"}, "exactly one {}"),
+        ({"columns": {"answer": "a"}}, "answer has no meaning for imagefolder"),
+        (
+            {"data": "json:mail", "columns": {"messages": "m", "answer": "a"}},
+            "messages hold prompt and answer",
+        ),
+        ({"data": "trace:here/FMOC"}, "TRACE has no data set 'FMOC', did you mean 'FOMC'"),
+        (
+            {"data": "trace-5000:here/FOMC", "splits": {"test": "eval"}},
+            "splits: has no meaning for trace-5000:",
+        ),
+        ({"data": "hf:here", "naming": "trace/FOMC"}, "naming 'trace/FOMC' is no data set"),
     ],
 )
 def test_a_wrong_value_is_named(wrong: dict[str, object], message: str) -> None:
@@ -80,6 +98,25 @@ def test_a_stream_has_tasks_and_only_names_some_of_them() -> None:
         StreamSpec.model_validate({"tasks": [task], "only": ["pet"]})
     with pytest.raises(ValidationError, match="score_split"):
         StreamSpec.model_validate({"tasks": [task], "score_split": "train"})
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"variant": 500}, "variant: has no meaning without benchmark:"),
+        ({"test_examples": 5}, "test_examples: has no meaning without benchmark:; give it to each task"),
+        ({"generation": "likelihood"}, "likelihood needs tasks with choices:"),
+        ({"score": "some"}, "'all' or 'seen'"),
+        ({"truncation": "right"}, "'keep_instruction' or 'treelora'"),
+        ({"accuracy": "lenient"}, "'exact' or 'prefix'"),
+        ({"max_answer_tokens": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_value_of_a_stream_is_named(section: dict[str, object], message: str) -> None:
+    task = {"name": "mail", "data": "json:mail"}
+    with pytest.raises(ValidationError, match=message):
+        StreamSpec.model_validate({"tasks": [task]} | section)
+    StreamSpec.model_validate({"tasks": [task | {"choices": ["A", "B"]}], "generation": "likelihood"})
 
 
 def test_numbers_are_legal_class_names_and_every_field_is_documented() -> None:

@@ -59,7 +59,7 @@ def verify(
         for split in ("train", "val", "test"):
             found, expected = finding.counts.get(split), finding.expected.get(split)
             shown = "-" if found is None else f"{found:,}"
-            cells.append(shown if found == expected else f"{shown} of {expected:,}")
+            cells.append(shown if expected in (None, found) else f"{shown} of {expected:,}")
         table.add_row(finding.key, finding.state, *cells)
     console.print(table)
     for key, place in elsewhere.items():

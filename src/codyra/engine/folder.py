@@ -35,7 +35,6 @@ Row = list[Score | None]
 WHERE_IS_IT = ("root", "data_dir", "name")
 """Config keys that say where things lie, not what is run: a run may be continued from another place."""
 MAX_EXAMPLES = 10**12
-ANSWER_KEYS = ("max_prompt_tokens", "max_answer_tokens", "truncation", "generation", "chat_template")
 CHECKPOINT, CANDIDATE = "checkpoint", "candidate"
 DERIVED = ("accuracy.csv", "accuracy_task.csv", "metrics.json", "report.html")
 TASK_LISTS = ("labels.json", "answers.json")
@@ -373,7 +372,6 @@ class RunFolder:
 
     def _write_answer_rules(self, stream: StreamSpec, tasks: Sequence[InstructionTask]) -> None:
         if tasks:
-            settings = stream.model_dump(mode="json", include=set(ANSWER_KEYS))
             entries = [
                 {
                     "name": task.name,
@@ -385,7 +383,7 @@ class RunFolder:
                 }
                 for task in tasks
             ]
-            self.write_json("answers.json", {"settings": settings, "tasks": entries})
+            self.write_json("answers.json", {"settings": stream.answer_rules(), "tasks": entries})
 
     def _write_labels(self, label_space: str, tasks: Sequence[Task]) -> None:
         if not tasks:

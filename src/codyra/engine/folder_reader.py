@@ -57,6 +57,7 @@ class BaseModelInfo:
     sha256: str | None = None
     parameters: Count | None = None
     model_type: str | None = None
+    modality: Literal["image", "text", "answers"] | None = None
     files: dict[str, str] = field(default_factory=dict)
 
 
@@ -75,7 +76,10 @@ class MethodInfo:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """Where one task's examples came from; `train` and `test` count examples, `classes` counts classes."""
+    """Where one task's examples came from; `train` and `test` count examples, `classes` counts classes.
+
+    `metric` is what answers are scored by, a name in `codyra.text_metrics`; None for a task of classes.
+    """
 
     task: TaskName
     source: str
@@ -83,13 +87,16 @@ class DataInfo:
     train: Count
     test: Count
     classes: Count
+    metric: str | None = None
 
 
 @dataclass(frozen=True)
 class BenchmarkInfo:
     """The published protocol that the stream of a run comes from.
 
-    `tasks` are all data sets of the benchmark in order, `shots` the training images per class (None: all of them).
+    `tasks` are all data sets of the benchmark in order, `shots` the training images per class (None: all of them),
+    `variant` the training records per task that name a version of its data. `model` is the run's where there are
+    published rows of it, else None.
     `marks` say, one line each, what in this run is not the protocol; with none its figures may stand beside others'.
     """
 
@@ -101,6 +108,8 @@ class BenchmarkInfo:
     label_space: Literal["all", "task"]
     tasks: Annotated[tuple[TaskName, ...], PerTask]
     marks: tuple[str, ...] = ()
+    variant: Count | None = None
+    model: str | None = None
 
     @property
     def caveat(self) -> str | None:
@@ -193,6 +202,11 @@ class Manifest:
     benchmark: BenchmarkInfo | None = None
     sessions: tuple[Session, ...] = ()
 
+    @property
+    def of_answers(self) -> bool:
+        """True when the tasks are prompts to be answered, each scored by its own metric and without classes."""
+        return self.base.modality == "answers"
+
 
 @dataclass(frozen=True)
 class AccuracyTable:
@@ -205,7 +219,7 @@ class AccuracyTable:
 
 @dataclass(frozen=True)
 class MeasuredScore:
-    """One score in percent with its binomial standard error in percentage points."""
+    """One score in percent with its standard error in percentage points, binomial for a task of classes."""
 
     score: Score = None
     standard_error: Score = None
@@ -213,9 +227,16 @@ class MeasuredScore:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """Before the stream, right after learning the task, at the end; None where the task was not scored."""
+    """Before the stream, right after learning the task, at the end; None where the task was not scored.
+
+    Of the answers at the end, `metric` is what they are scored by, `cut` counts prompts that were longer than
+    allowed, `unfinished` answers that had not ended when they were as long as allowed.
+    """
 
     examples: Count | None = None
+    metric: str | None = None
+    cut: Count | None = None
+    unfinished: Count | None = None
     zero_shot: MeasuredScore | None = None
     learned: MeasuredScore | None = None
     last: MeasuredScore | None = None
@@ -432,6 +453,13 @@ class RunView:
     labels: LabelSpace | None
     answers: AnswerSpace | None = None
     harness: tuple[HarnessResult, ...] = ()
+
+    @property
+    def taken_back(self) -> tuple[str, ...]:
+        """Tasks that are no longer in the run, but whose classes were in the label space when it was scored."""
+        if self.manifest.of_answers:
+            return ()
+        return tuple(name for name in self.manifest.scored_among if name not in self.accuracy.tasks)
 
     @property
     def finished(self) -> bool:

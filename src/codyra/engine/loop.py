@@ -89,9 +89,10 @@ class Loop:
     def _make_room(self, stored: dict[str, Any]) -> None:
         """Put the figures of the shorter stream aside: with new tasks in the label space all are taken anew."""
         names = [entry["task"] for entry in stored["data"]]
-        self.narrator.say(
-            f"{len(names)} tasks are learnt; scoring all states anew, among the classes of {len(self.names)} tasks"
-        )
+        what = f"anew, among the classes of {len(self.names)} tasks"
+        if not self.plan.family.pooled:
+            what = f"on the {len(self.names) - len(names)} new ones"
+        self.narrator.say(f"{len(names)} tasks are learnt; scoring all states {what}")
         archives, listed = list(stored["archive"]), stored.get("files", {})
         begun = stored["status"] == "unfinished" and archives and archives[-1]["tasks"] == names
         if not begun:

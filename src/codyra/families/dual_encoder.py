@@ -95,10 +95,6 @@ class DualEncoder(Family):
     def sample(self, example: str | ImageFile) -> dict[str, Any]:
         """An example as a report shows it: {"text": str}, or {"image": Pillow image of at most 96 x 96}."""
 
-    @abstractmethod
-    def usage(self, prompts: Sequence[str]) -> str:
-        """Python code that classifies with what `save` wrote, run in its directory and without codyra."""
-
     # What all of them share
 
     def check(self, tasks: Sequence[ClassificationTask]) -> None:

@@ -6,7 +6,7 @@ from importlib import resources
 from codyra.engine.folder_reader import RunView
 from codyra.report.beside import beside_published
 from codyra.report.general_ability import general_ability
-from codyra.report.markup import Markup, join, tag
+from codyra.report.markup import Markup, join, sentence, tag
 from codyra.report.provenance import run_overview, what_ran
 from codyra.report.runs import LabelledRun, comparable_groups, differences, label_runs
 from codyra.report.scores import matrices, matrix_key, summary_tables, task_curves
@@ -70,7 +70,7 @@ _SECTIONS = (
     ("summary", "Summary"),
     ("beside", "Beside published figures"),
     ("tasks", "The tasks"),
-    ("matrix", "Accuracy after each task"),
+    ("matrix", "Scores after each task"),
     ("curves", "Forgetting, task by task"),
     ("general", "General ability"),
     ("ranks", "Ranks"),
@@ -100,7 +100,7 @@ def _stream(group: Sequence[LabelledRun], prefix: str) -> list[Markup]:
     """All sections that compare the runs of one stream."""
     unlike = differences(group)
     curve_note = (
-        "Accuracy of each task in percent over the stream: 0 is zero-shot, n is after task n. Grey ground: "
+        "Score of each task in percent over the stream: 0 is zero-shot, n is after task n. Grey ground: "
         "the task is not learnt yet. All charts share one scale."
     )
     rank_note = (
@@ -120,7 +120,7 @@ def _stream(group: Sequence[LabelledRun], prefix: str) -> list[Markup]:
         ],
         "beside": [beside_published(group)] if _is_benchmark(group) else [],
         "tasks": [tag("div", task_samples(group), class_="task-grid")],
-        "matrix": [matrix_key(), *_per_run(group, matrices)],
+        "matrix": [matrix_key(group), *_per_run(group, matrices)],
         "curves": [tag("p", curve_note, class_="note"), task_curves(group)],
         "general": [general_ability(group)],
         "ranks": [tag("p", rank_note, class_="note"), *_per_run(group, module_maps)],
@@ -138,7 +138,7 @@ def _per_run(group: Sequence[LabelledRun], show: Callable[[LabelledRun], Markup]
         tag(
             "section",
             tag("h3", run.heading, class_="run"),
-            tag("p", f"{run.incomplete}.".capitalize(), class_="warning") if run.incomplete else None,
+            tag("p", sentence(run.incomplete), class_="warning") if run.incomplete else None,
             show(run),
         )
         for run in group

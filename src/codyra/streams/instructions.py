@@ -64,7 +64,6 @@ def build_instruction_task(
     spec: TaskSpec,
     stream: StreamSpec,
     source: AnswerSource,
-    *,
     seed: int,
     default_prompt: str,
     stored: Mapping[str, Any] | None,

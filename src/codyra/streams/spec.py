@@ -19,14 +19,9 @@ from codyra.errors import UserError
 from codyra.naming import check_distinct, check_task_name, did_you_mean
 from codyra.streams.benchmarks import BENCHMARKS, Benchmark, ImageBenchmark
 from codyra.streams.records import Role
+from codyra.text_metrics import METRICS
 
 SOURCES = ("imagefolder", "csv", "json", "parquet", "hf", *BENCHMARKS)
-
-METRICS = (
-    *("accuracy", "accuracy_prefix", "letter_accuracy", "rouge_l", "rouge_l_standard", "similarity"),
-    "sari",
-)
-"""How an answer can be scored."""
 
 BenchmarkName = Literal["xtail", "mtil", "trace"]
 ClassName = Annotated[str, Field(coerce_numbers_to_str=True)]
@@ -284,6 +279,11 @@ class StreamSpec(BaseModel):
     )
     chat_template: bool = Field(False, description="Put prompts into the chat template of the tokenizer.")
     tasks: list[TaskSpec] = Field(min_length=1, description="Tasks in the order in which they are learnt.")
+
+    def answer_rules(self) -> dict[str, Any]:
+        """The keys that say how prompts become tokens and how they are answered, for all tasks alike."""
+        names = ("max_prompt_tokens", "max_answer_tokens", "truncation", "generation", "chat_template")
+        return {name: getattr(self, name) for name in names}
 
     def chosen(self) -> list[TaskSpec]:
         """The tasks that are learnt, in their order: all, or those that `only` names."""

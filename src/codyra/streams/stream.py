@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar
 
 import PIL
 
@@ -75,32 +75,6 @@ class Task:
     marks: tuple[str, ...]
 
 
-@overload
-def build_stream(
-    spec: StreamSpec,
-    *,
-    kind: Literal["classes"] = "classes",
-    seed: int,
-    default_prompt: str,
-    data_dir: Path | None = None,
-    root: Path = Path(),
-    stored_shots: Mapping[str, Mapping[str, Any]] | None = None,
-) -> list[Task]: ...
-
-
-@overload
-def build_stream(
-    spec: StreamSpec,
-    *,
-    kind: Literal["answers"],
-    seed: int,
-    default_prompt: str,
-    data_dir: Path | None = None,
-    root: Path = Path(),
-    stored_shots: Mapping[str, Mapping[str, Any]] | None = None,
-) -> list[InstructionTask]: ...
-
-
 def build_stream(
     spec: StreamSpec,
     *,
@@ -125,20 +99,17 @@ def build_stream(
         UserError: the data of a task are missing, damaged or do not fit its spec, or the stream is of another kind.
     """
     check_kind(spec, kind)
+    where, stored = (spec.score_split, data_dir, root), stored_shots or {}
 
-    def build(task: TaskSpec, source: Source) -> Task:
-        return _build_task(task, source, seed, default_prompt, (stored_shots or {}).get(task.name))
+    def with_classes(task: TaskSpec, source: Source) -> Task:
+        return _build_task(task, source, seed, default_prompt, stored.get(task.name))
 
-    def build_answers(task: TaskSpec, source: AnswerSource) -> InstructionTask:
-        stored = (stored_shots or {}).get(task.name)
-        return build_instruction_task(
-            task, spec, source, seed=seed, default_prompt=default_prompt, stored=stored
-        )
+    def with_answers(task: TaskSpec, source: AnswerSource) -> InstructionTask:
+        return build_instruction_task(task, spec, source, seed, default_prompt, stored.get(task.name))
 
-    where = (spec.score_split, data_dir, root)
     if kind == "answers":
-        return _build_each(spec.chosen(), lambda task: load_answers(task, *where), build_answers)
-    return _build_each(spec.chosen(), lambda task: load_source(task, *where), build)
+        return _build_each(spec.chosen(), lambda task: load_answers(task, *where), with_answers)
+    return _build_each(spec.chosen(), lambda task: load_source(task, *where), with_classes)
 
 
 def _build_each(
@@ -260,9 +231,7 @@ def _render(
     return tuple(check_prompt(prompt).replace("{}", name) for name in names)
 
 
-def check_images(
-    tasks: Iterable[Task | InstructionTask], progress: Callable[[int], None] | None = None
-) -> None:
+def check_images(tasks: Iterable[Task], progress: Callable[[int], None] | None = None) -> None:
     """Decode every training image once, so that a broken one is found before the first step.
 
     That the images of a task were found sound is noted in the machine's cache and not checked again.
@@ -274,12 +243,12 @@ def check_images(
         UserError: an image cannot be decoded; the message names it.
     """
     progress = progress or (lambda more: None)
-    checked: set[ImageInput] = set()
+    checked: set[str | ImageInput] = set()
     for task in tasks:
         # Another Pillow may read fewer formats.
         key = hashlib.sha256(f"{PIL.__version__} {task.train.fingerprint}".encode()).hexdigest()
-        inputs = () if cache.is_noted(key) else dict.fromkeys(task.train.inputs)
-        images = [item for item in inputs if isinstance(item, ImageInput) and item not in checked]
+        todo = [] if cache.is_noted(key) else [item for item in task.train.inputs if item not in checked]
+        images = list(dict.fromkeys(item for item in todo if isinstance(item, ImageInput)))
         progress(len(task.train.inputs) - len(images))
         pool = ThreadPoolExecutor()  # Pillow decodes outside Python's lock
         try:
