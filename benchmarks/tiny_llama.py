@@ -53,7 +53,9 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token="<pad>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token="<pad>"
+    )
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -73,7 +75,9 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def windows(texts: list[str], tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Iterator[torch.Tensor]:
+def windows(
+    texts: list[str], tokenizer: PreTrainedTokenizerFast, rng: random.Random
+) -> Iterator[torch.Tensor]:
     """Endless windows (WINDOW,) of documents behind each other, each ended by EOS; a new order every pass."""
     encoded = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts]
     buffer: list[int] = []
@@ -86,7 +90,9 @@ def windows(texts: list[str], tokenizer: PreTrainedTokenizerFast, rng: random.Ra
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--whole", nargs="*", default=["text_500"])

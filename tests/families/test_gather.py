@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from codyra.families import ModelSpec, load_family
 from codyra.families.dual_encoder import TaskObjective
-from codyra.families.gather import gather_features, share_of_batch
+from codyra.families.gather import share_of_batch
 from families.tiny_encoders import image_task, save_clip
 
 NUM_PROCESSES = 2

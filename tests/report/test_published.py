@@ -40,6 +40,22 @@ MEANS = {
     ("mtil", 2, None): {"ZSCL": (64.2, 74.5, 83.4), "Continual fine-tune": (46.6, 56.2, 67.4)},
 }
 TABLES = published_tables("xtail") + published_tables("mtil")
+# OP and Fgt with their deviations as the sources print them, of three language models.
+TRACE = {
+    "FIX (ICL)": ((38.94, 0.3), None, (32.3, 0.2), None, (31.16, 0.4), None),
+    "SeqLoRA": ((34.3, 1.2), (18.5, 0.8), (31.89, 0.8), (15.28, 0.4), (29.73, 1.6), (17.03, 1.2)),
+    "L2P": ((36.23, 0.8), (8.25, 0.8), (31.14, 1.2), (15.77, 0.7), (29.38, 1.2), (13.57, 0.8)),
+    "DualPrompt": ((37.69, 1.2), (8.03, 0.8), (32.42, 1.0), (14.25, 0.5), (30.76, 1.2), (11.34, 0.8)),
+    "HiDeLoRA": ((41.6, 0.8), (7.12, 0.4), (33.25, 0.9), (13.66, 0.5), (33.73, 1.2), (12.36, 0.8)),
+    "O-LoRA": ((42.78, 0.8), (7.16, 0.4), (33.73, 0.8), (12.36, 0.4), (32.94, 0.8), (12.89, 1.2)),
+    "OGD": ((42.09, 1.6), (8.06, 1.2), (32.85, 1.4), (12.27, 0.9), (30.12, 2.0), (15.2, 1.6)),
+    "EWC": ((42.36, 1.2), (5.97, 0.8), (28.35, 1.6), (16.96, 1.2), (31.96, 1.6), (11.62, 0.8)),
+    "GEM": ((40.08, 1.6), (6.77, 1.2), (26.48, 1.5), (18.25, 0.9), (32.19, 2.0), (10.74, 1.6)),
+    "TreeLoRA": ((43.52, 1.0), (3.46, 0.4), (33.41, 0.9), (8.5, 0.5), (36.14, 0.7), (7.36, 0.8)),
+    "CoDyRA": ((43.82, None), (3.25, None), (33.96, None), (7.94, None), (37.46, None), (5.11, None)),
+    "MoRAM": ((44.54, 0.9), (1.37, 0.3), (36.27, 0.7), (2.74, 0.4), (37.77, 0.8), (3.12, 0.8)),
+}
+TRACE_MODELS = ("Llama-2-7b-chat-hf", "gemma-2b-it", "Llama-3.2-1B-Instruct")
 ROWS = [(table, row) for table in TABLES for row in table.rows]
 
 
@@ -128,3 +144,25 @@ def test_a_zero_shot_row_of_other_prompts_says_so(prompts: str, noted: bool) -> 
 def test_another_protocol_has_no_published_rows(order: int, shots: int | None, num_tasks: int) -> None:
     tasks = tuple(map(str, range(num_tasks)))
     assert published_for(BenchmarkInfo("xtail", "X-TAIL", order, shots, "generic", "all", tasks)) is None
+
+
+@pytest.mark.parametrize("model", [None, "openai/clip-vit-base-patch16"])
+def test_rows_of_the_only_published_model_stand_beside_any(model: str | None) -> None:
+    tasks = next(table.data_sets for table in TABLES if table.benchmark == "xtail")
+    assert (
+        published_for(BenchmarkInfo("xtail", "X-TAIL", 1, 16, "generic", "all", tasks, model=model))
+        is not None
+    )
+
+
+def test_trace_rows_are_the_printed_ones() -> None:
+    tables = published_tables("trace")
+    assert [(table.model, table.variant) for table in tables] == [(model, 500) for model in TRACE_MODELS]
+    for number, table in enumerate(tables):
+        assert [row.method for row in table.rows] == list(TRACE)
+        for row in table.rows:
+            performance, forgetting = TRACE[row.method][2 * number : 2 * number + 2]
+            assert row.figure("overall_performance") == row.figure("last") == performance
+            value, deviation = row.figure("bwt_clipped")
+            assert (None if value is None else (-value, deviation)) == forgetting
+            assert set(row.deviations) <= set(row.figures)

@@ -16,7 +16,6 @@ from codyra.analysis.bars import Bars, bar_chart
 from codyra.analysis.ledger import Ledger
 from codyra.analysis.place import beside
 from codyra.analysis.tables import write_csv
-from codyra.engine import results
 from codyra.engine.folder import RunFolder, comparable
 from codyra.engine.folder_reader import Figure, RunView, Size, read_run
 from codyra.engine.lock import only_writer

@@ -5,7 +5,7 @@ import warnings
 
 import typer
 
-from codyra.cli import change, data, learn, study, table, walk
+from codyra.cli import change, data, general, learn, study, table, walk
 from codyra.cli.console import Interrupted, errors
 from codyra.errors import GuardRefused, UserError
 
@@ -35,6 +35,7 @@ for command in (
     study.analyse,
 ):
     app.command()(command)
+app.command("eval")(general.evaluate)
 app.add_typer(data.app, name="data")
 
 

@@ -27,10 +27,10 @@ def table(
         list[str] | None, typer.Option(help="a block of this metric only, as in transfer; may be repeated")
     ] = None,
     published: Annotated[
-        bool, typer.Option(help="show published rows beside a run of X-TAIL or MTIL")
+        bool, typer.Option(help="show published rows beside a run of X-TAIL, MTIL or TRACE")
     ] = True,
 ) -> None:
-    """Transfer, Average and Last of every data set, as a paper prints them; mean and deviation over seeds."""
+    """Scores of every data set and their means, as a paper prints them; mean and deviation over seeds."""
     from codyra import files
     from codyra.engine.folder_reader import check_not_pending, read_run
     from codyra.metrics import PER_TASK

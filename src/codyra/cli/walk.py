@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
     """Tasks of a run in order: ranks kept, size of the update, scores right after learning and now."""
     from codyra.engine.folder_reader import check_not_pending, read_run
+    from codyra.report.scoring import how_scored, irregular_answers
 
     check_not_pending(run)
     view = read_run(run)
@@ -52,6 +53,9 @@ def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
     console.print(table)
     if manifest.benchmark is not None and manifest.benchmark.caveat:
         console.print(manifest.benchmark.caveat, markup=False)
+    if manifest.of_answers:
+        for words in (how_scored(manifest, pooled=False), *irregular_answers(view)):
+            console.print(words, markup=False)
     for archive in manifest.archive:
         later = [
             f"{number} {name}" for number, name in enumerate(archive.tasks, 1) if name not in scores.tasks
@@ -60,7 +64,7 @@ def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
             f"tasks {', '.join(later)}" if archive.reason == "revert" and later else "figures of that time"
         )
         console.print(f"archive/{archive.number:02d} ({archive.reason}): {kept_there}", markup=False)
-    if any(name not in scores.tasks for name in manifest.scored_among):
+    if view.taken_back:
         among = ", ".join(manifest.scored_among)
         console.print(f"scores were taken among the classes of {among}", markup=False)
 
@@ -158,9 +162,7 @@ def predict(
             console.print(f"  {guess.percent:5.1f} %  {names}", markup=False)
 
 
-def _show_answers(
-    checkout: Path, prompts: list[str], max_new_tokens: int | None, as_json: bool
-) -> None:
+def _show_answers(checkout: Path, prompts: list[str], max_new_tokens: int | None, as_json: bool) -> None:
     from codyra.history.answer import answer
 
     answers = answer(checkout, prompts, max_new_tokens)

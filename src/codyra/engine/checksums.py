@@ -21,6 +21,7 @@ ROOT_FILES = (
     "accuracy_task.csv",
     "metrics.json",
     "report.html",
+    "harness.json",
 )
 TASK_FILES = (
     "shots.json",

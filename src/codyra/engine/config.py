@@ -53,7 +53,9 @@ class TrainConfig(BaseModel):
     )
     batch_size: int = Field(64, ge=1, description="examples per optimizer step, over all processes")
     micro_batch_size: int | None = Field(
-        None, ge=1, description="examples computed together on one process; null: its whole share of the batch"
+        None,
+        ge=1,
+        description="examples computed together on one process; null: its whole share of the batch",
     )
     gradient_checkpointing: bool = Field(
         False, description="compute activations again in the backward pass, for less memory"
@@ -89,7 +91,7 @@ class TrainConfig(BaseModel):
 
 
 class GuardConfig(BaseModel):
-    """What no task may damage: a held-out set, scored among its own classes after every task."""
+    """What no task may damage: a held-out set, scored (among its own classes) after every task."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -100,7 +102,9 @@ class GuardConfig(BaseModel):
     classes: list[ClassName] | None = Field(None, min_length=1, description="selects and orders classes")
     columns: dict[Role, str] = Field(default_factory=dict, description="as in a task")
     splits: dict[Literal["test"], str] = Field(default_factory=dict, description="as in a task")
-    tolerance: float = Field(ge=0, allow_inf_nan=False, description="points of accuracy that may be lost")
+    metric: str = Field("accuracy", description="as in a task")
+    test_examples: int | None = Field(None, ge=1, description="as in a task")
+    tolerance: float = Field(ge=0, allow_inf_nan=False, description="points of the score that may be lost")
     against: Literal["start", "previous"] = Field(
         "start", description="what the loss is counted from: the base model, or the model before the task"
     )
@@ -120,6 +124,8 @@ class GuardConfig(BaseModel):
             prompt=self.prompt,
             classes=self.classes,
             columns=self.columns,
+            metric=self.metric,
+            test_examples=self.test_examples,
             splits=dict(self.splits) if of_benchmark else {"train": split, "test": split},
         )
 

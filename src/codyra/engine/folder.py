@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from codyra import files
 from codyra.engine import checksums
 from codyra.engine.checkpoint import Keeper, Record
 from codyra.engine.config import RunConfig, parse_config
-from codyra.engine.folder_reader import check_not_pending, read_config
+from codyra.engine.folder_reader import HarnessResult, check_not_pending, read_config
 from codyra.engine.lock import LOCK, only_writer
 from codyra.errors import UserError
 from codyra.families import AnswerScore, Score, TaskScore
@@ -35,7 +35,6 @@ Row = list[Score | None]
 WHERE_IS_IT = ("root", "data_dir", "name")
 """Config keys that say where things lie, not what is run: a run may be continued from another place."""
 MAX_EXAMPLES = 10**12
-ANSWER_KEYS = ("max_prompt_tokens", "max_answer_tokens", "truncation", "generation", "chat_template")
 CHECKPOINT, CANDIDATE = "checkpoint", "candidate"
 DERIVED = ("accuracy.csv", "accuracy_task.csv", "metrics.json", "report.html")
 TASK_LISTS = ("labels.json", "answers.json")
@@ -134,7 +133,9 @@ class RunFolder:
 
     def row_files(self, num_tasks: int, names: Sequence[str]) -> list[str]:
         """All that is written with the scores after the first `num_tasks` tasks."""
-        return [path.as_posix() for path in (self.row_file(num_tasks, names), self._predictions(num_tasks, names))]
+        return [
+            path.as_posix() for path in (self.row_file(num_tasks, names), self._predictions(num_tasks, names))
+        ]
 
     def _predictions(self, num_tasks: int, names: Sequence[str]) -> Path:
         scores = self.row_file(num_tasks, names)
@@ -190,7 +191,9 @@ class RunFolder:
         return {score.name: score for score in row if score is not None}
 
     def _read_scores(self, name: str | Path) -> Row:
-        row: Row = checked(list[TaskScore | AnswerScore | None], self.read_json(name).get("tasks"), self.path / name)
+        row: Row = checked(
+            list[TaskScore | AnswerScore | None], self.read_json(name).get("tasks"), self.path / name
+        )
         for score in row:
             if score is not None and not _is_possible(score):
                 damaged(self.path / name, f"{score} is no score")
@@ -369,7 +372,6 @@ class RunFolder:
 
     def _write_answer_rules(self, stream: StreamSpec, tasks: Sequence[InstructionTask]) -> None:
         if tasks:
-            settings = stream.model_dump(mode="json", include=set(ANSWER_KEYS))
             entries = [
                 {
                     "name": task.name,
@@ -381,7 +383,7 @@ class RunFolder:
                 }
                 for task in tasks
             ]
-            self.write_json("answers.json", {"settings": settings, "tasks": entries})
+            self.write_json("answers.json", {"settings": stream.answer_rules(), "tasks": entries})
 
     def _write_labels(self, label_space: str, tasks: Sequence[Task]) -> None:
         if not tasks:
@@ -419,6 +421,13 @@ class RunFolder:
                 entry = {"task": score.name, "position": position, "prediction": prediction, "score": percent}
                 lines.append(json.dumps(entry, ensure_ascii=False))
         self.write_text(name, "".join(f"{line}\n" for line in lines))
+
+    def write_harness(self, results: Sequence[HarnessResult]) -> None:
+        """harness.json and its checksum."""
+        manifest = self.read_json("manifest.json")
+        self.write_manifest(manifest, before=["harness.json"])
+        self.write_json("harness.json", [asdict(result) for result in results])
+        self.write_manifest(manifest)
 
     def begin_task(self, task_index: int, name: str, shots: Mapping[str, Any]) -> None:
         """shots.json of a task; whatever else an interrupted attempt left is continued or written over."""
@@ -489,7 +498,11 @@ def _is_possible(score: Score) -> bool:
     if isinstance(score, TaskScore):
         return 0 <= score.correct <= score.examples and 0 <= score.correct_task <= score.examples
     counts = 0 <= score.cut <= score.examples and 0 <= score.unfinished <= score.examples
-    return counts and 0 <= score.total <= 100 * score.examples and 0 <= score.squares <= MAX_SQUARE * score.examples
+    return (
+        counts
+        and 0 <= score.total <= 100 * score.examples
+        and 0 <= score.squares <= MAX_SQUARE * score.examples
+    )
 
 
 def _stored(score: Score | None) -> dict[str, Any] | None:

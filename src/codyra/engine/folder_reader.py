@@ -57,6 +57,7 @@ class BaseModelInfo:
     sha256: str | None = None
     parameters: Count | None = None
     model_type: str | None = None
+    modality: Literal["image", "text", "answers"] | None = None
     files: dict[str, str] = field(default_factory=dict)
 
 
@@ -75,7 +76,10 @@ class MethodInfo:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """Where one task's examples came from; `train` and `test` count examples, `classes` counts classes."""
+    """Where one task's examples came from; `train` and `test` count examples, `classes` counts classes.
+
+    `metric` is what answers are scored by, a name in `codyra.text_metrics`; None for a task of classes.
+    """
 
     task: TaskName
     source: str
@@ -83,13 +87,16 @@ class DataInfo:
     train: Count
     test: Count
     classes: Count
+    metric: str | None = None
 
 
 @dataclass(frozen=True)
 class BenchmarkInfo:
     """The published protocol that the stream of a run comes from.
 
-    `tasks` are all data sets of the benchmark in order, `shots` the training images per class (None: all of them).
+    `tasks` are all data sets of the benchmark in order, `shots` the training images per class (None: all of them),
+    `variant` the training records per task that name a version of its data. `model` is the run's where there are
+    published rows of it, else None.
     `marks` say, one line each, what in this run is not the protocol; with none its figures may stand beside others'.
     """
 
@@ -101,6 +108,8 @@ class BenchmarkInfo:
     label_space: Literal["all", "task"]
     tasks: Annotated[tuple[TaskName, ...], PerTask]
     marks: tuple[str, ...] = ()
+    variant: Count | None = None
+    model: str | None = None
 
     @property
     def caveat(self) -> str | None:
@@ -193,6 +202,11 @@ class Manifest:
     benchmark: BenchmarkInfo | None = None
     sessions: tuple[Session, ...] = ()
 
+    @property
+    def of_answers(self) -> bool:
+        """True when the tasks are prompts to be answered, each scored by its own metric and without classes."""
+        return self.base.modality == "answers"
+
 
 @dataclass(frozen=True)
 class AccuracyTable:
@@ -205,7 +219,7 @@ class AccuracyTable:
 
 @dataclass(frozen=True)
 class MeasuredScore:
-    """One score in percent with its binomial standard error in percentage points."""
+    """One score in percent with its standard error in percentage points, binomial for a task of classes."""
 
     score: Score = None
     standard_error: Score = None
@@ -213,9 +227,16 @@ class MeasuredScore:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """Before the stream, right after learning the task, at the end; None where the task was not scored."""
+    """Before the stream, right after learning the task, at the end; None where the task was not scored.
+
+    Of the answers at the end, `metric` is what they are scored by, `cut` counts prompts that were longer than
+    allowed, `unfinished` answers that had not ended when they were as long as allowed.
+    """
 
     examples: Count | None = None
+    metric: str | None = None
+    cut: Count | None = None
+    unfinished: Count | None = None
     zero_shot: MeasuredScore | None = None
     learned: MeasuredScore | None = None
     last: MeasuredScore | None = None
@@ -377,6 +398,46 @@ class AnswerSpace:
 
 
 @dataclass(frozen=True)
+class HarnessScore:
+    """A figure as lm-evaluation-harness gives it, in its own unit; None where it gives no number."""
+
+    value: Score = None
+    standard_error: Size | None = None
+
+
+@dataclass(frozen=True)
+class HarnessState:
+    """The figures of the model after so many tasks of the run (0: the base model), by metric."""
+
+    after: Annotated[int, Field(ge=0, le=MAX_TASKS)]
+    scores: dict[str, HarnessScore]
+
+
+@dataclass(frozen=True)
+class HarnessResult:
+    """One task of lm-evaluation-harness, always asked in the same way.
+
+    Attributes:
+        version, harness: of the task and of lm-evaluation-harness.
+        fingerprint: SHA-256 over the task's definition and test examples.
+        num_fewshot, limit: as asked for; None leaves the former to the task and takes all examples.
+        examples: how many were scored.
+        higher_is_better: by metric; None where the harness does not say.
+        states: ascending.
+    """
+
+    task: str
+    version: str
+    harness: str
+    fingerprint: str
+    num_fewshot: Count | None
+    limit: Count | None
+    examples: Count
+    higher_is_better: dict[str, bool | None] = field(default_factory=dict)
+    states: Annotated[tuple[HarnessState, ...], PerTask] = ()
+
+
+@dataclass(frozen=True)
 class RunView:
     """One run folder. `name` is the folder's own name; `config_text` is config.yaml as written."""
 
@@ -391,6 +452,14 @@ class RunView:
     samples: tuple[TaskSamples, ...]
     labels: LabelSpace | None
     answers: AnswerSpace | None = None
+    harness: tuple[HarnessResult, ...] = ()
+
+    @property
+    def taken_back(self) -> tuple[str, ...]:
+        """Tasks that are no longer in the run, but whose classes were in the label space when it was scored."""
+        if self.manifest.of_answers:
+            return ()
+        return tuple(name for name in self.manifest.scored_among if name not in self.accuracy.tasks)
 
     @property
     def finished(self) -> bool:
@@ -421,6 +490,7 @@ def read_run(path: str | Path) -> RunView:
         samples=_read_samples(folder),
         labels=_read_labels(folder, names),
         answers=_read_answers(folder, names),
+        harness=_read_harness(folder, len(names)),
     )
     if manifest.status == "finished":
         _check_complete(folder, view)
@@ -633,6 +703,21 @@ def _read_answers(folder: Path, names: Sequence[str]) -> AnswerSpace | None:
     if [task.name for task in answers.tasks] != list(names):
         damaged(file, "its tasks are not those of manifest.json in their order")
     return answers
+
+
+def _read_harness(folder: Path, num_tasks: int) -> tuple[HarnessResult, ...]:
+    """What lm-evaluation-harness measured on states of the run."""
+    file = _file(folder, "harness.json")
+    if file is None:
+        return ()
+    results = checked(tuple[HarnessResult, ...], read_json(file), file)
+    for result in results:
+        numbers = [state.after for state in result.states]
+        if not numbers or numbers != sorted(set(numbers)) or numbers[-1] > num_tasks:
+            damaged(
+                file, f"the states of {result.task!r} are not those of a run of {num_tasks} tasks, in order"
+            )
+    return results
 
 
 def _read_labels(folder: Path, names: Sequence[str]) -> LabelSpace | None:

@@ -89,9 +89,10 @@ class Loop:
     def _make_room(self, stored: dict[str, Any]) -> None:
         """Put the figures of the shorter stream aside: with new tasks in the label space all are taken anew."""
         names = [entry["task"] for entry in stored["data"]]
-        self.narrator.say(
-            f"{len(names)} tasks are learnt; scoring all states anew, among the classes of {len(self.names)} tasks"
-        )
+        what = f"anew, among the classes of {len(self.names)} tasks"
+        if not self.plan.family.pooled:
+            what = f"on the {len(self.names) - len(names)} new ones"
+        self.narrator.say(f"{len(names)} tasks are learnt; scoring all states {what}")
         archives, listed = list(stored["archive"]), stored.get("files", {})
         begun = stored["status"] == "unfinished" and archives and archives[-1]["tasks"] == names
         if not begun:
@@ -229,7 +230,9 @@ class Loop:
             row = self._score(0, "zero-shot: scoring", {})
             if self.main:
                 self.manifest["timing"]["zero_shot_seconds"] = time.perf_counter() - started
-                self.folder.write_manifest(self.manifest, before=[*self.folder.row_files(0, self.names), *DERIVED])
+                self.folder.write_manifest(
+                    self.manifest, before=[*self.folder.row_files(0, self.names), *DERIVED]
+                )
                 self.folder.write_row(0, self.names, row)
             cells = results.cells(row, self.plan.config.stream.label_space)
             shown = ", ".join(f"{name} {cell:.1f}" for name, cell in zip(self.names, cells, strict=True))

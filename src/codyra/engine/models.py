@@ -11,6 +11,7 @@ from codyra.engine.config import model_path, parse_config
 from codyra.engine.folder import RunFolder
 from codyra.engine.folder_reader import RunView, check_not_pending
 from codyra.engine.manifest import changed_setup
+from codyra.engine.plan import answer_settings
 from codyra.errors import UserError
 from codyra.families import Family, load_family
 from codyra.update import TaskUpdate, compose

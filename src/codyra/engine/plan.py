@@ -36,7 +36,7 @@ class Plan:
 
     config: RunConfig
     family: Family
-    tasks: list[AnyTask]
+    tasks: Sequence[AnyTask]
     method: Method
     target_modules: list[str]
     full_parameters: list[str]
@@ -114,7 +114,7 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
         root=Path(config.root),
     )
     tasks = build(config.stream, stored_shots=stored_shots)
-    guarded = build(StreamSpec(tasks=[config.guard.task])) if config.guard is not None else []
+    guarded = build(_guard_stream(config)) if config.guard is not None else []
     family.check([*tasks, *guarded])
     targets = family.target_modules(method.targets) if method.targets is not None else []
     full_parameters = family.full_parameters()
@@ -129,22 +129,26 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     num_examples = sum(len(task.test) for task in read) + sum(len(task.train) for task in tasks)
     with narrator.work(f"checking {family.modality.removesuffix('s')}s", num_examples) as tell:
         family.prepare(read, tell, narrator.say)
+        for task in read:
+            if isinstance(task, InstructionTask):
+                for note in task.notes:
+                    narrator.say(f"{task.name}: {note}")
         check_images([task for task in tasks if isinstance(task, Task)], tell)
     family.to(accelerator.device)
     return plan
 
 
+def _guard_stream(config: RunConfig) -> StreamSpec:
+    """The held-out set as a stream of one task, answered as those of the run are."""
+    assert config.guard is not None
+    stream = config.stream
+    own = {**stream.answer_rules(), "generation": "greedy", "accuracy": stream.accuracy}
+    return StreamSpec.model_validate({**own, "tasks": [config.guard.task]})
+
+
 def answer_settings(config: RunConfig) -> AnswerSettings:
     """What the `stream:` section says of prompts and answers."""
-    stream = config.stream
-    return AnswerSettings(
-        max_prompt_tokens=stream.max_prompt_tokens,
-        max_answer_tokens=stream.max_answer_tokens,
-        truncation=stream.truncation,
-        generation=stream.generation,
-        chat_template=stream.chat_template,
-        seed=config.seed,
-    )
+    return AnswerSettings(**config.stream.answer_rules(), seed=config.seed)
 
 
 def make_accelerator(train: TrainConfig) -> Accelerator:
@@ -256,7 +260,7 @@ def scoring_cost(plan: Plan) -> float:
     return seconds
 
 
-def _time_scoring(plan: Plan, tasks: Sequence[Task], count: int) -> float:
+def _time_scoring(plan: Plan, tasks: Sequence[AnyTask], count: int) -> float:
     """Seconds to score the first `count` test examples of these tasks."""
     train, started = plan.config.train, time.perf_counter()
     plan.family.score(tasks, batch_size=train.eval_batch_size, ties=plan.config.stream.ties, limit=count)

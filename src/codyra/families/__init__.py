@@ -1,7 +1,16 @@
 """How a kind of model is loaded, batched, trained on a batch and scored."""
 
 from codyra.families.dual_encoder import DualEncoder
-from codyra.families.family import AnswerScore, AnswerSettings, Batch, Family, ModelSpec, Objective, Score, TaskScore
+from codyra.families.family import (
+    AnswerScore,
+    AnswerSettings,
+    Batch,
+    Family,
+    ModelSpec,
+    Objective,
+    Score,
+    TaskScore,
+)
 from codyra.families.loading import load_family
 
 __all__ = [

@@ -95,7 +95,7 @@ class AnswerScore:
         return self.total / self.examples
 
     def standard_error(self, label_space: Literal["all", "task"]) -> float:
-        """Of `percent`, in points: sqrt of the variance over examples (divisor n) by n, binomial where it is 0 or 100."""
+        """Of `percent`, in points: sqrt(variance / n), the variance with divisor n; binomial for right or wrong."""
         variance = self.squares / self.examples - self.percent(label_space) ** 2
         return math.sqrt(max(0.0, variance) / self.examples)
 
@@ -154,6 +154,58 @@ class ClassificationTask(Protocol):
 
     @property
     def test(self) -> TaskSplit: ...
+
+
+Prompt = str | tuple[tuple[str, str], ...]
+"""A text, or the (role, content) of each message of a chat before the answer."""
+
+
+class AnswerSplit(Protocol):
+    """Prompts and the true answer to each; `fingerprint` is a SHA-256 over exactly these, in order."""
+
+    @property
+    def inputs(self) -> Sequence[Prompt]: ...
+
+    @property
+    def answers(self) -> Sequence[str]: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+
+class AnswerTask(Protocol):
+    """The part of a task that a causal language model reads.
+
+    `metric` is a key of `codyra.text_metrics.METRICS`. `choices` are the answers that the likeliest is taken
+    from; without any an answer of at most `max_new_tokens` is generated. `frame` holds what the prompts begin and end
+    with and what is never cut out of them; two empty texts when that is not known.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def modality(self) -> str: ...
+
+    @property
+    def train(self) -> AnswerSplit: ...
+
+    @property
+    def test(self) -> AnswerSplit: ...
+
+    @property
+    def metric(self) -> str: ...
+
+    @property
+    def choices(self) -> Sequence[str]: ...
+
+    @property
+    def max_new_tokens(self) -> int: ...
+
+    @property
+    def frame(self) -> tuple[str, str]: ...
 
 
 class TaskPart(Protocol):
@@ -302,6 +354,14 @@ class Family(ABC):
     @abstractmethod
     def save(self, directory: Path) -> None:
         """Write a plain directory that transformers (or sentence-transformers) loads without codyra."""
+
+    @abstractmethod
+    def usage(self, prompts: Sequence[str]) -> str:
+        """Python code that uses what `save` wrote, run in its directory and without codyra.
+
+        Args:
+            prompts: of some classes, or of a task of answers.
+        """
 
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Copy tensors into the parameters of the same names, in place."""

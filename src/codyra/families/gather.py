@@ -26,9 +26,7 @@ def share_of_batch(
     return {name: tensor[start : start + max(1, sizes[rank])] for name, tensor in batch.items()}, sizes
 
 
-def gather_features(
-    features_ND: Tensor, labels_N: Tensor, sizes: Sequence[int]
-) -> tuple[Tensor, Tensor]:
+def gather_features(features_ND: Tensor, labels_N: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Features (M, D) and labels (M,) of all processes, in the order of their ranks.
 
     Every process then computes the loss of the whole batch. The gradient of a feature is the sum of those of

@@ -1,4 +1,4 @@
-"""Loading a dual encoder from a hub id or a local directory, and refusing in one line what is not one."""
+"""Loading a model from a hub id or a local directory, and refusing in one line what codyra cannot train."""
 
 import json
 import pickle
@@ -21,10 +21,11 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError
 from torch import nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import cached_file
 
 from codyra.errors import UserError
-from codyra.families.dual_encoder import DualEncoder
+from codyra.families.causal_lm import CausalLM
 from codyra.families.family import AnswerSettings, Family, ModelSpec
 from codyra.families.hush import hush
 from codyra.families.image_text import ImageTextEncoder
@@ -42,7 +43,7 @@ SENTENCE_TYPES = (
     "roberta",
     "xlm-roberta",
 )
-SUPPORTED = "codyra trains CLIP and SigLIP (image) and BERT-type sentence encoders (text)"
+SUPPORTED = "codyra trains CLIP, SigLIP, BERT-type sentence encoders and causal language models"
 
 OPEN_CLIP_FILES = ("open_clip_config.json", "open_clip_pytorch_model.bin", "open_clip_model.safetensors")
 HF_CHECKPOINTS = {
@@ -70,6 +71,9 @@ SETUP_FILES = (
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     "1_Pooling/config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "tokenizer.model",
 )
 """Beside the weights, what a score depends on."""
 
@@ -98,21 +102,24 @@ def load_family(spec: ModelSpec, settings: AnswerSettings | None = None) -> Fami
     Raises:
         UserError: the model cannot be found, reached or read, is of another kind, or lacks weights.
     """
-    family = _load_parts(spec)
+    family = _load_parts(spec, settings or AnswerSettings())
     family.setup = _setup_files(spec)
     return family
 
 
-def _load_parts(spec: ModelSpec) -> DualEncoder:
+def _load_parts(spec: ModelSpec, answers: AnswerSettings) -> Family:
     _check_place(spec)
     with hush():
         config = _load(spec, "config.json", transformers.AutoConfig)
-        if config.model_type not in (*IMAGE_TEXT_TYPES, *SENTENCE_TYPES):
-            raise UserError(f"model '{spec.name}' is of type '{config.model_type}'; {SUPPORTED}")
+        is_causal = config.model_type not in (*IMAGE_TEXT_TYPES, *SENTENCE_TYPES)
+        if is_causal:
+            _check_causal(spec, config)
         if getattr(config, "quantization_config", None) is not None:
             raise UserError(
                 f"model '{spec.name}' is quantised and cannot take merged updates; use its full weights"
             )
+        if is_causal:
+            return _load_causal(spec, answers)
         try:
             sentence_files = {} if config.model_type in IMAGE_TEXT_TYPES else _sentence_files(spec)
             settings = _sentence_settings(sentence_files)
@@ -120,10 +127,8 @@ def _load_parts(spec: ModelSpec) -> DualEncoder:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _load_error(spec, "set of sentence-transformers files", error) from error
-        net = _load_weights(spec)
-        tokenizer = _load(spec, "tokenizer", transformers.AutoTokenizer)
-        if not isinstance(tokenizer.model_max_length, int | float):
-            raise _load_error(spec, "tokenizer", TypeError("its model_max_length is no number"))
+        net = _load_weights(spec, transformers.AutoModel)
+        tokenizer = _load_tokenizer(spec)
         if config.model_type in IMAGE_TEXT_TYPES:
             image_processor = _load(spec, "image processor", transformers.AutoImageProcessor)
             try:
@@ -139,6 +144,53 @@ def _load_parts(spec: ModelSpec) -> DualEncoder:
         lowercase=bool(settings.get("do_lower_case")),
         files=sentence_files,
     )
+
+
+def _check_causal(spec: ModelSpec, config: Any) -> None:
+    """Refuse what is no causal language model of texts, by its config alone."""
+    name = f"model '{spec.name}'"
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(f"{name} is an encoder-decoder ({config.model_type}); {SUPPORTED}")
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UserError(f"{name} is of type '{config.model_type}'; {SUPPORTED}")
+    if config.get_text_config() is not config:
+        raise UserError(
+            f"{name} reads more than text ({config.model_type}); give a text-only model of the same kind"
+        )
+    heads = {
+        name
+        for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        for name in ([names] if isinstance(names, str) else names)
+    }
+    if config.architectures and heads.isdisjoint(config.architectures):
+        raise UserError(
+            f"{name} was saved without a language model head (as {config.architectures[0]}) and cannot answer; "
+            "give the checkpoint of the whole model"
+        )
+
+
+def _load_causal(spec: ModelSpec, answers: AnswerSettings) -> CausalLM:
+    net: Any = _load_weights(spec, transformers.AutoModelForCausalLM)
+    tokenizer = _load_tokenizer(spec)
+    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):  # what transformers makes of missing files
+        raise UserError(
+            f"model '{spec.name}' has no tokenizer files; put those of the same model beside its weights"
+        )
+    path = _fetch(spec, "generation_config.json")
+    files = {} if path is None else {path.name: path.read_bytes()}
+    try:
+        family = CausalLM(net, tokenizer, answers, files)
+        family.check_reading()
+    except UserError as error:
+        raise UserError(f"model '{spec.name}': {error}") from error
+    return family
+
+
+def _load_tokenizer(spec: ModelSpec) -> Any:
+    tokenizer = _load(spec, "tokenizer", transformers.AutoTokenizer)
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise _load_error(spec, "tokenizer", TypeError("its model_max_length is no number"))
+    return tokenizer
 
 
 def _setup_files(spec: ModelSpec) -> dict[str, str]:
@@ -230,8 +282,8 @@ def _fetch(spec: ModelSpec, filename: str) -> Path | None:
     return None if found is None else Path(found)
 
 
-def _load_weights(spec: ModelSpec) -> nn.Module:
-    """The frozen network.
+def _load_weights(spec: ModelSpec, loader: Any) -> nn.Module:
+    """The frozen network, by one of transformers' Auto classes.
 
     Raises:
         UserError: weights are missing or do not fit, so that part of the network would be random.
@@ -241,7 +293,7 @@ def _load_weights(spec: ModelSpec) -> nn.Module:
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,
     }
-    net, report = _load(spec, "weights", transformers.AutoModel, **options)
+    net, report = _load(spec, "weights", loader, **options)
     missing = set(report["missing_keys"])
     if (
         missing
@@ -254,7 +306,11 @@ def _load_weights(spec: ModelSpec) -> nn.Module:
     # Heads of a pre-training task stand beside the network and may go; parts of the network itself may not.
     prefix = f"{net.base_model_prefix}."
     parts = {name for name, _ in net.named_children()}
-    unexpected = {key for key in report["unexpected_keys"] if key.removeprefix(prefix).split(".")[0] in parts}
+    unexpected = {
+        key
+        for key in report["unexpected_keys"]
+        if parts & {key.split(".")[0], key.removeprefix(prefix).split(".")[0]}
+    }
     for keys, what in (
         (missing, "lacks weights for"),
         (report["mismatched_keys"], "has weights of another shape for"),

@@ -4,30 +4,34 @@ import difflib
 from collections.abc import Sequence
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from codyra.errors import UserError
 
-KEYWORDS = ("all", "vision", "text", "attention", "mlp")
+KEYWORDS = ("all", "all-linear", "vision", "text", "attention", "mlp")
 
 
-def find_targets(net: nn.Module, targets: str | Sequence[str], towers: dict[str, str]) -> list[str]:
+def find_targets(
+    net: nn.Module, targets: str | Sequence[str], towers: dict[str, str], head: nn.Module | None = None
+) -> list[str]:
     """Full dotted names of the linear layers that `targets` means, in the order of the network.
 
-    A block linear is an nn.Linear below an nn.ModuleList, the stack of transformer blocks: heads, poolers,
-    projections and embeddings stand outside it, and with them SigLIP's pooling head. Linears of a packed
-    nn.MultiheadAttention are never targets, because it reads their weights without calling them.
+    A block linear is an nn.Linear, or GPT-2's Conv1D, below an nn.ModuleList, the stack of transformer blocks:
+    heads, poolers, projections and embeddings stand outside it, and with them SigLIP's pooling head. Linears of a
+    packed nn.MultiheadAttention are never targets, because it reads their weights without calling them.
 
     Args:
         net: the plain network.
-        targets: "all"; "vision" or "text" (one tower); "attention" or "mlp" (one part of every block); or
-            names: the end of a block linear's name ("q_proj", "layers.0.mlp.fc1") or the full name of any
-            linear.
+        targets: "all" or, the same, "all-linear"; "vision" or "text" (one tower); "attention" or "mlp" (one part of
+            every block); or names: the end of a block linear's name ("q_proj", "layers.0.mlp.fc1") or the full name
+            of any linear.
         towers: prefix of the module names of each tower, {"vision": ..., "text": ...}, as far as it exists.
+        head: the linear that makes the logits, if any; it is no target even by its full name.
 
     Raises:
         UserError: something in `targets` matches no layer.
     """
-    linears = _plain_linears(net)
+    linears = [name for name in _plain_linears(net) if net.get_submodule(name) is not head]
     blocks = [name for name in linears if _path_in_block(net, name) is not None]
     wanted = [targets] if isinstance(targets, str) else list(targets)
     if not wanted:
@@ -44,7 +48,7 @@ def find_targets(net: nn.Module, targets: str | Sequence[str], towers: dict[str,
 def _match(
     net: nn.Module, target: str, linears: Sequence[str], blocks: Sequence[str], towers: dict[str, str]
 ) -> list[str]:
-    if target == "all":
+    if target in ("all", "all-linear"):
         return list(blocks)
     if target in ("vision", "text"):
         return [name for name in blocks if target in towers and name.startswith(towers[target])]
@@ -60,7 +64,7 @@ def _plain_linears(net: nn.Module) -> list[str]:
     return [
         name
         for name, module in net.named_modules()
-        if isinstance(module, nn.Linear) and not name.startswith(tuple(packed))
+        if isinstance(module, nn.Linear | Conv1D) and not name.startswith(tuple(packed))
     ]
 
 
@@ -86,5 +90,6 @@ def _no_match(target: str, blocks: Sequence[str], towers: dict[str, str]) -> str
         for name in blocks
         for count in (1, 2)
     }
-    nearest = difflib.get_close_matches(target, [*KEYWORDS, *sorted(endings), *blocks], n=1, cutoff=0.0)
+    names = [name for name in (*KEYWORDS, *sorted(endings), *blocks) if name != target]
+    nearest = difflib.get_close_matches(target, names, n=1, cutoff=0.0)
     return f"targets: '{target}' matches no linear layer of this model; the nearest name is '{nearest[0]}'"

@@ -31,5 +31,7 @@ def answer(checkout: Path, inputs: Sequence[str], max_new_tokens: int | None = N
     settings = AnswerSettings(**asdict(about.answers.settings))
     family = load_family(ModelSpec(name=str(checkout), dtype=about.base.dtype), settings)
     if not isinstance(family, CausalLM):
-        raise UserError(f"{checkout} holds a {family.model_type} model, which generates nothing; make it anew")
+        raise UserError(
+            f"{checkout} holds a {family.model_type} model, which generates nothing; make it anew"
+        )
     return family.answer(inputs, max_new_tokens or settings.max_answer_tokens)

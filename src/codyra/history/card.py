@@ -9,6 +9,7 @@ from codyra.history.disclosure import disclosure
 from codyra.history.names import data_name, hub_id
 from codyra.history.selection import Selection
 from codyra.markdown import DASH, code_block, figure, front_matter, numbered, table, text
+from codyra.report.scoring import metric_title
 
 SNIPPET_PROMPTS = 4
 
@@ -70,12 +71,19 @@ def _presupposes(view: RunView) -> str:
 
 
 def _use(family: Family, about: About) -> str:
-    prompts = [prompt for task in about.tasks for prompt in task.prompts][:SNIPPET_PROMPTS]
-    what = "picture.jpg" if family.modality == "image" else '"a text"'
+    if about.answers is not None:
+        prompts = list(dict.fromkeys(task.prompt.replace("{}", "...") for task in about.tasks))
+        held = "how the prompts of all tasks are cut and answered"
+        what, printed = '"a prompt"', "goes by it and prints the answer"
+    else:
+        prompts = [prompt for task in about.tasks for prompt in task.prompts]
+        held = "the classes and prompts of all tasks"
+        what = "picture.jpg" if family.modality == "image" else '"a text"'
+        printed = "reads them and prints the nearest classes"
+    code = code_block("python", family.usage(prompts[:SNIPPET_PROMPTS]))
     return (
-        f"With transformers alone, in this folder:\n\n{code_block('python', family.usage(prompts))}\n\n"
-        f"`{FILE}` holds the classes and prompts of all tasks. With codyra installed, "
-        f"`codyra predict . {what}` reads them and prints the nearest classes."
+        f"With transformers alone, in this folder:\n\n{code}\n\n"
+        f"`{FILE}` holds {held}. With codyra installed, `codyra predict . {what}` {printed}."
     )
 
 
@@ -112,6 +120,11 @@ def _stream_metrics(view: RunView, selection: Selection) -> list[tuple[str, str]
         "forgetting from the best": metrics.forgetting_max,
         "forgetting from just learnt": metrics.forgetting_diag,
     }
+    if view.manifest.of_answers:
+        shown |= {
+            "backward transfer (TRACE paper)": metrics.bwt_trace,
+            "backward transfer (TreeLoRA)": metrics.bwt_clipped,
+        }
     return [("over the stream", ", ".join(f"{name} {figure(value, 2)}" for name, value in shown.items()))]
 
 
@@ -136,12 +149,9 @@ def _tasks(view: RunView, selection: Selection, about: About) -> str:
                 *_update(view, number),
             )
         )
-        counts = (str(entry.classes), str(entry.train), str(entry.test))
-        data.append((str(number), text(data_name(entry.source)), *counts, text(entry.fingerprint)))
-    space = "all tasks" if about.scored_in == "all" else "the task itself"
-    taken_back = [text(name) for name in view.manifest.scored_among if name not in scores.tasks]
-    if taken_back and about.scored_in == "all":
-        space += f" and of {', '.join(taken_back)}, taken back since"
+        counted = (text(metric_title(entry) or str(entry.classes)), str(entry.train), str(entry.test))
+        data.append((str(number), text(data_name(entry.source)), *counted, text(entry.fingerprint)))
+    counted_by = "metric" if view.manifest.of_answers else "classes"
     unscored = "" if here else " This state has no scores."
     head = (
         "",
@@ -156,12 +166,21 @@ def _tasks(view: RunView, selection: Selection, about: About) -> str:
         "guard",
     )
     return (
-        f"Tasks in the order of the stream. Accuracy on the scored split in percent, among the classes of {space}: "
-        f"before the stream, right after the task, and in this state.{unscored} Ranks kept per adapted module; size "
-        "is the Frobenius norm of the task's update; guard is the factor by which a guard shrank it.\n\n"
+        f"Tasks in the order of the stream. {_what_scores_are(view, about)}: before the stream, right after the task, "
+        f"and in this state.{unscored} Ranks kept per adapted module; size is the Frobenius norm of the task's update; "
+        "guard is the factor by which a guard shrank it.\n\n"
         f"{table(head, rows)}\n\n"
-        f"{table(('', 'data', 'classes', 'training', 'test', 'fingerprint'), data)}"
+        f"{table(('', 'data', counted_by, 'training', 'test', 'fingerprint'), data)}"
     )
+
+
+def _what_scores_are(view: RunView, about: About) -> str:
+    if view.manifest.of_answers:
+        return "Scores on the scored split in percent, each task by its own metric"
+    space = "all tasks" if about.scored_in == "all" else "the task itself"
+    if view.taken_back and about.scored_in == "all":
+        space += f" and of {', '.join(map(text, view.taken_back))}, taken back since"
+    return f"Accuracy on the scored split in percent, among the classes of {space}"
 
 
 def _update(view: RunView, number: int) -> tuple[str, str, str, str]:

@@ -10,11 +10,16 @@ from codyra.history.names import is_local
 def disclosure(run: Path, view: RunView) -> str:
     """The section of a card that says it, after a look at what is really there."""
     held = "\n".join(f"- {item}" for item in _held_by_the_run(run, view))
+    known = (
+        "the names of all tasks with their prompt templates"
+        if view.manifest.of_answers
+        else "the names of all tasks and classes with their prompts"
+    )
     return (
         "## What sharing this discloses\n\n"
-        "This folder holds weights that were trained on the data, the names of all tasks and classes with their "
-        "prompts (also of tasks that are not learnt here), scores, and the name and fingerprint of every data set. "
-        "It holds no path, no example and no picture. Nobody has tested what could be read out of the weights.\n\n"
+        f"This folder holds weights that were trained on the data, {known} (also of tasks that are not learnt here), "
+        "scores, and the name and fingerprint of every data set. It holds no path, no example and no picture. Nobody "
+        "has tested what could be read out of the weights.\n\n"
         f"The folder of the run it was made from holds more:\n\n{held}"
     )
 
@@ -37,7 +42,9 @@ def _held_by_the_run(run: Path, view: RunView) -> Iterator[str]:
         files = ["`samples.json`", *(["`samples/`"] if pictures else [])]
         files += ["`report.html`"] if (run / "report.html").is_file() else []
         what = f"{pictures} test pictures" if pictures else f"{len(examples)} test examples as text"
-        yield f"{', '.join(files)}: {what} with their labels"
+        yield f"{', '.join(files)}: {what} with their {'answers' if view.manifest.of_answers else 'labels'}"
+    if (run / "zero_shot_predictions.jsonl").is_file():
+        yield "`zero_shot_predictions.jsonl`, `tasks/*/predictions.jsonl`: the answers to every test prompt"
     if any(run.glob("tasks/*/shots.json")):
         yield "`tasks/*/shots.json`: which positions of the training files were used"
     if any(run.glob("tasks/*/train.jsonl")):

@@ -118,17 +118,18 @@ def _standing(exported: Exported, number: int) -> str:
 
 def _use(view: RunView, exported: Exported) -> str:
     hub = hub_id(view)
+    loader = "AutoModel" if view.answers is None else "AutoModelForCausalLM"
     if exported.presupposes == 0 and hub is not None:
         below, revision = hub, view.manifest.base.revision
-        load = f"AutoModel.from_pretrained({below!r}" + (f", revision={revision!r})" if revision else ")")
+        load = f"{loader}.from_pretrained({below!r}" + (f", revision={revision!r})" if revision else ")")
         first = ""
     else:
         below = f"after-task-{exported.presupposes}" if exported.presupposes else "base-model"
-        load = f"AutoModel.from_pretrained({below!r})"
+        load = f"{loader}.from_pretrained({below!r})"
         command = f"codyra checkout {shlex.quote(view.name)} --after {exported.presupposes} --out {below}"
         first = f"The model it belongs on, made from the run folder:\n\n{code_block('bash', command)}\n\n"
     code = (
-        "from peft import PeftModel\nfrom transformers import AutoModel\n\n"
+        f"from peft import PeftModel\nfrom transformers import {loader}\n\n"
         f'adapter = "."  # this folder, or its id once it is on a hub\n'
         f"model = PeftModel.from_pretrained({load}, adapter)"
     )

@@ -39,7 +39,9 @@ def predict(
     """
     about = read_about(checkout)
     if about.answers is not None:
-        raise UserError(f"{checkout} holds a language model, which has no classes; `codyra.history.answer` asks it")
+        raise UserError(
+            f"{checkout} holds a language model, which has no classes; `codyra.history.answer` asks it"
+        )
     classes = _classes(about, _tasks_of(about, label_space, checkout))
     if not any(checkout.glob("*.safetensors")):
         raise UserError(f"{checkout} has no model.safetensors; make it anew with `codyra checkout`")

@@ -93,6 +93,7 @@ def _take_back(folder: RunFolder, to: int, number: int) -> None:
         if listed_tasks := folder.read_json(name):
             folder.write_json(name, {**listed_tasks, "tasks": listed_tasks["tasks"][:to]})
     folder.write_json("samples.json", folder.read_json("samples.json", list)[:to])
+    _shorten_harness(folder, to)
     among = _scored_among(folder, kept)
     for num_tasks in range(to + 1):
         file = folder.row_file(num_tasks, kept)
@@ -101,7 +102,11 @@ def _take_back(folder: RunFolder, to: int, number: int) -> None:
     folder.remove(*DERIVED)
     timing = stored["timing"]
     listed = folder.archived_checksums(stored["files"], number, names, keep=to)
-    changed = {*REWRITTEN, *(folder.row_file(num_tasks, kept).as_posix() for num_tasks in range(to + 1))}
+    changed = {
+        *REWRITTEN,
+        "harness.json",
+        *(folder.row_file(num_tasks, kept).as_posix() for num_tasks in range(to + 1)),
+    }
     manifest = {
         **stored,
         "status": "unfinished",
@@ -117,6 +122,18 @@ def _take_back(folder: RunFolder, to: int, number: int) -> None:
         "files": {name: digest for name, digest in listed.items() if name not in changed},
     }
     write_summary(folder, kept, config.stream.label_space, manifest)
+
+
+def _shorten_harness(folder: RunFolder, to: int) -> None:
+    """What was measured of models that are no longer the run's goes with them."""
+    results = [
+        {**result, "states": [state for state in result["states"] if state["after"] <= to]}
+        for result in folder.read_json("harness.json", list)
+    ]
+    if left := [result for result in results if result["states"]]:
+        folder.write_json("harness.json", left)
+    else:
+        folder.remove("harness.json")
 
 
 def _shortened(benchmark: dict[str, Any] | None, to: int) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from codyra.engine import checkpoint, checksums, results
 from codyra.engine.config import RunConfig
 from codyra.engine.derive import read_rows
 from codyra.engine.folder import CANDIDATE, CHECKPOINT, RunFolder
-from codyra.engine.folder_reader import PENDING, AccuracyTable, RunView, check_not_pending, read_run
+from codyra.engine.folder_reader import PENDING, RunView, check_not_pending, read_run
 from codyra.engine.lock import LOCK
 from codyra.engine.manifest import machine
 from codyra.engine.models import load_base

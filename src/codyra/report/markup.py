@@ -43,6 +43,11 @@ def tag(name: str, /, *children: Child, **attributes: Attribute) -> Markup:
     return Markup(f"<{opening}>{join(children)}</{name}>")
 
 
+def sentence(words: str) -> str:
+    """The words with a capital at the beginning and a full stop; names among them stay as they are."""
+    return f"{words[:1].upper()}{words[1:]}."
+
+
 def breakable(name: str) -> Markup:
     """A name that may be long, with places where a narrow cell breaks it first."""
     first, *rest = name.split("_")

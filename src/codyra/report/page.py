@@ -5,7 +5,8 @@ from importlib import resources
 
 from codyra.engine.folder_reader import RunView
 from codyra.report.beside import beside_published
-from codyra.report.markup import Markup, join, tag
+from codyra.report.general_ability import general_ability
+from codyra.report.markup import Markup, join, sentence, tag
 from codyra.report.provenance import run_overview, what_ran
 from codyra.report.runs import LabelledRun, comparable_groups, differences, label_runs
 from codyra.report.scores import matrices, matrix_key, summary_tables, task_curves
@@ -69,8 +70,9 @@ _SECTIONS = (
     ("summary", "Summary"),
     ("beside", "Beside published figures"),
     ("tasks", "The tasks"),
-    ("matrix", "Accuracy after each task"),
+    ("matrix", "Scores after each task"),
     ("curves", "Forgetting, task by task"),
+    ("general", "General ability"),
     ("ranks", "Ranks"),
     ("size", "Size of the updates"),
     ("training", "Training"),
@@ -90,14 +92,15 @@ def _caveat(group: Sequence[LabelledRun]) -> Markup:
 
 def _sections(group: Sequence[LabelledRun]) -> list[tuple[str, str]]:
     """Key and name of each section of a stream; only a benchmark has published figures."""
-    return [(key, name) for key, name in _SECTIONS if key != "beside" or _is_benchmark(group)]
+    empty = {"beside": not _is_benchmark(group), "general": not any(run.view.harness for run in group)}
+    return [(key, name) for key, name in _SECTIONS if not empty.get(key)]
 
 
 def _stream(group: Sequence[LabelledRun], prefix: str) -> list[Markup]:
     """All sections that compare the runs of one stream."""
     unlike = differences(group)
     curve_note = (
-        "Accuracy of each task in percent over the stream: 0 is zero-shot, n is after task n. Grey ground: "
+        "Score of each task in percent over the stream: 0 is zero-shot, n is after task n. Grey ground: "
         "the task is not learnt yet. All charts share one scale."
     )
     rank_note = (
@@ -117,8 +120,9 @@ def _stream(group: Sequence[LabelledRun], prefix: str) -> list[Markup]:
         ],
         "beside": [beside_published(group)] if _is_benchmark(group) else [],
         "tasks": [tag("div", task_samples(group), class_="task-grid")],
-        "matrix": [matrix_key(), *_per_run(group, matrices)],
+        "matrix": [matrix_key(group), *_per_run(group, matrices)],
         "curves": [tag("p", curve_note, class_="note"), task_curves(group)],
+        "general": [general_ability(group)],
         "ranks": [tag("p", rank_note, class_="note"), *_per_run(group, module_maps)],
         "size": [tag("p", size_note, class_="note"), size_charts(group)],
         "training": [tag("p", loss_note, class_="note"), training_charts(group)],
@@ -134,7 +138,7 @@ def _per_run(group: Sequence[LabelledRun], show: Callable[[LabelledRun], Markup]
         tag(
             "section",
             tag("h3", run.heading, class_="run"),
-            tag("p", f"{run.incomplete}.".capitalize(), class_="warning") if run.incomplete else None,
+            tag("p", sentence(run.incomplete), class_="warning") if run.incomplete else None,
             show(run),
         )
         for run in group

@@ -6,6 +6,7 @@ from codyra.engine.folder_reader import RunView
 from codyra.report.markup import Markup, folded, join, scroll_box, tag
 from codyra.report.numbers import DASH, count, duration, memory, yes_no
 from codyra.report.runs import LabelledRun
+from codyra.report.scoring import metric_title
 
 Row = tuple[str, list[str]]
 
@@ -68,9 +69,9 @@ def _short_name(base: str) -> str:
 
 
 def _steps(run: LabelledRun) -> str:
-    steps, epochs = run.setting("train", "steps"), run.setting("train", "epochs")
-    if steps is None and epochs is not None:
-        return f"{epochs} epochs"
+    steps = run.setting("train", "steps")
+    if steps is None and run.epochs is not None:
+        return f"{run.epochs} epochs"
     return count(steps) if isinstance(steps, int) else DASH
 
 
@@ -171,7 +172,8 @@ def _side_by_side(title: str, runs: Sequence[LabelledRun], rows: Sequence[Row]) 
 
 
 def _data_table(view: RunView) -> Markup:
-    head = ("Task", "Source", "Training", "Test", "Classes", "Fingerprint")
+    of_answers = view.manifest.of_answers
+    head = ("Task", "Source", "Training", "Test", "Metric" if of_answers else "Classes", "Fingerprint")
     rows = [
         tag(
             "tr",
@@ -179,7 +181,9 @@ def _data_table(view: RunView) -> Markup:
             tag("td", entry.source),
             tag("td", count(entry.train), class_="number"),
             tag("td", count(entry.test), class_="number"),
-            tag("td", count(entry.classes), class_="number"),
+            tag("td", metric_title(entry))
+            if of_answers
+            else tag("td", count(entry.classes), class_="number"),
             tag("td", tag("code", entry.fingerprint), class_="hash"),
         )
         for entry in view.manifest.data
@@ -190,7 +194,9 @@ def _data_table(view: RunView) -> Markup:
 
 
 def _ties(runs: Sequence[LabelledRun]) -> Markup:
-    """Classes that no model could tell apart by their prompts."""
+    """Classes that no model could tell apart by their prompts; nothing where no run has classes."""
+    if all(run.view.manifest.of_answers for run in runs):
+        return Markup()
     ties = dict.fromkeys(tie for run in runs for tie in run.view.manifest.ties)
     if not ties:
         return tag("p", "No two classes share a prompt.", class_="note")

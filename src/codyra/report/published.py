@@ -1,4 +1,4 @@
-"""Rows that others published for X-TAIL and MTIL, kept in published.json as they were printed."""
+"""Rows that others published for X-TAIL, MTIL and TRACE, kept in published.json as they were printed."""
 
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -9,7 +9,7 @@ from codyra.engine.folder_reader import BenchmarkInfo, Score
 from codyra.reading import checked, parse_json
 
 MODEL = "CLIP ViT-B/16"
-"""All published rows are of this model; a run of another one carries a mark."""
+"""Published rows are of this model where their table names none; a run of another one carries a mark."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,22 @@ class Doubt:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One method: means and other figures by metric, and scores per data set where these are published too."""
+    """One method: means and other figures by metric, and scores per data set where these are published too.
+
+    `deviations` are standard deviations of figures, over runs.
+    """
 
     method: str
     figures: dict[str, float]
+    deviations: dict[str, float] = field(default_factory=dict)
     per_data_set: dict[str, tuple[Score, ...]] = field(default_factory=dict)
     zero_shot: bool = False
     notes: tuple[Doubt, ...] = ()
+
+    def figure(self, metric: str) -> tuple[float | None, float | None]:
+        """A figure and its standard deviation, None where they are not published."""
+        name = "last" if metric == "overall_performance" else metric
+        return self.figures.get(name), self.deviations.get(name)
 
     def about(self, metric: str | None = None, data_set: str | None = None) -> tuple[str, ...]:
         """Notes on one cell, or on the row as far as it shows `metric` where `data_set` is None."""
@@ -43,15 +52,22 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """All rows for one protocol; `zero_shot_prompts` are those that the zero-shot row was made with."""
+    """All rows for one protocol and one model, None for `MODEL`.
+
+    `variant` names a version of the data, `zero_shot_prompts` are those that the zero-shot row was made with, `remark`
+    is what a reader must know of all rows.
+    """
 
     benchmark: str
     order: int
     shots: int | None
     source: str
-    zero_shot_prompts: str
     data_sets: tuple[str, ...]
     rows: tuple[PublishedRow, ...]
+    zero_shot_prompts: str | None = None
+    variant: int | None = None
+    model: str | None = None
+    remark: str | None = None
 
 
 @cache
@@ -62,18 +78,21 @@ def _all_tables() -> tuple[PublishedTable, ...]:
 
 
 def published_tables(benchmark: str) -> list[PublishedTable]:
-    """Every published table of a benchmark, "xtail" or "mtil"."""
+    """Every published table of a benchmark, "xtail", "mtil" or "trace"."""
     return [table for table in _all_tables() if table.benchmark == benchmark]
 
 
 def published_for(benchmark: BenchmarkInfo) -> PublishedTable | None:
-    """The table of the same protocol, order and shots; None where nobody published one.
+    """The table of the same protocol, order, shots and data, and of the same model where models have tables of their
+    own; None where nobody published one.
 
     Its zero-shot row says so when it was made with other prompts.
     """
-    wanted = (benchmark.order, benchmark.shots, len(benchmark.tasks))
+    wanted = (benchmark.order, benchmark.shots, benchmark.variant, len(benchmark.tasks))
     for table in published_tables(benchmark.name):
-        if (table.order, table.shots, len(table.data_sets)) == wanted:
+        if table.model not in (None, benchmark.model):
+            continue
+        if (table.order, table.shots, table.variant, len(table.data_sets)) == wanted:
             if benchmark.prompts == table.zero_shot_prompts:
                 return table
             words = (

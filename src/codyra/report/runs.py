@@ -9,6 +9,13 @@ from codyra.engine.folder_reader import RunView
 from codyra.report.charts import NUM_STYLES, line_key
 from codyra.report.markup import Markup, join, tag
 
+_SCORING = (
+    "label_space", "ties", "only", "score_split",
+    "truncation", "generation", "accuracy", "max_prompt_tokens", "max_answer_tokens", "chat_template",
+)  # fmt: skip
+_SCORING_OF_A_TASK = ("prompt", "classes", "metric", "choices", "max_new_tokens", "frame")
+"""Keys under `stream` and under each of its tasks that say how a run is scored."""
+
 
 @dataclass(frozen=True)
 class LabelledRun:
@@ -47,17 +54,24 @@ class LabelledRun:
             reasons.append(f"unfinished: {self.num_learned} of {num_tasks} tasks learnt")
         if self.setting("stream", "only") is not None:
             reasons.append(f"partial stream: only {_words(self.setting('stream', 'only'))}")
-        if self.taken_back:
+        if self.view.taken_back:
             reasons.append(
-                f"scored among the classes of {_words(list(self.taken_back))} too, which were taken back"
+                f"scored among the classes of {_words(list(self.view.taken_back))} too, which were taken back"
             )
         return "; ".join(reasons) or None
 
     @property
-    def taken_back(self) -> tuple[str, ...]:
-        """Tasks that are no longer in the run, but whose classes were in the label space when it was scored."""
-        manifest = self.view.manifest
-        return tuple(name for name in manifest.scored_among if name not in self.view.accuracy.tasks)
+    def pooled(self) -> bool:
+        """True when a score is taken among the classes of all tasks."""
+        return not self.view.manifest.of_answers and self.setting("stream", "label_space") != "task"
+
+    @property
+    def epochs(self) -> str | None:
+        """Epochs of each task, as 2/1/3, or of all of them; None where the budget is in steps."""
+        epochs = self.setting("train", "epochs")
+        if not isinstance(epochs, dict):
+            return None if epochs is None else str(epochs)
+        return "/".join(str(epochs.get(name, epochs.get("others"))) for name in self.view.accuracy.tasks)
 
 
 def label_runs(views: Sequence[RunView]) -> list[LabelledRun]:
@@ -85,14 +99,15 @@ def comparable_groups(runs: Sequence[LabelledRun]) -> list[list[LabelledRun]]:
     groups: dict[str, list[LabelledRun]] = {}
     for run in runs:
         data = [
-            (entry.task, entry.fingerprint, entry.test, entry.classes) for entry in run.view.manifest.data
+            (entry.task, entry.fingerprint, entry.test, entry.classes, entry.metric)
+            for entry in run.view.manifest.data
         ]
-        rules = [run.setting("stream", key) for key in ("label_space", "ties", "only", "score_split")]
+        rules = [run.setting("stream", key) for key in _SCORING]
         listed = run.setting("stream", "tasks")
         tasks = [task for task in listed if isinstance(task, dict)] if isinstance(listed, list) else []
-        wording = [(task.get("prompt"), task.get("classes")) for task in tasks]
+        wording = [[task.get(key) for key in _SCORING_OF_A_TASK] for task in tasks]
         benchmark = run.view.manifest.benchmark
-        groups.setdefault(repr((data, rules, wording, run.taken_back, benchmark)), []).append(run)
+        groups.setdefault(repr((data, rules, wording, run.view.taken_back, benchmark)), []).append(run)
     return list(groups.values())
 
 

@@ -4,11 +4,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from codyra.engine.folder_reader import AccuracyTable, MeasuredScore, StreamMetrics, TaskScores
+from codyra.engine.folder_reader import (
+    AccuracyTable,
+    DataInfo,
+    MeasuredScore,
+    StreamMetrics,
+    TaskScores,
+)
 from codyra.report.charts import Series, line_chart, y_range
-from codyra.report.markup import Markup, breakable, folded, join, scroll_box, tag
+from codyra.report.markup import Markup, breakable, folded, join, scroll_box, sentence, tag
 from codyra.report.numbers import DASH, percent, signed
 from codyra.report.runs import LabelledRun, legend
+from codyra.report.scoring import how_scored, irregular_answers, metric_title
 
 HEAT_LEVELS = 10
 """style.css has one class per level, 0 to 10, in each of its colour ramps."""
@@ -121,22 +128,23 @@ _WITH_ERROR: dict[str, Callable[[TaskScores], MeasuredScore | None]] = {
 
 
 def summary_tables(group: Sequence[LabelledRun]) -> Markup:
-    """The figures of a group's runs side by side, in the label space of the stream and in each task's own."""
-    pooled = group[0].setting("stream", "label_space") != "task"
-    parts = [_metric_table(group, _MAIN, _pooled_metrics, _errors, space(pooled))]
+    """The figures of a group's runs side by side; those of classes in each task's own label space too."""
+    manifest, pooled = group[0].view.manifest, group[0].pooled
+    caption = how_scored(manifest, pooled)
+    parts = [_metric_table(group, _MAIN, _run_metrics, _errors, caption)]
     if pooled and any(_own_metrics(run) for run in group):
         parts += [
             tag("h3", "The same in each task's own label space"),
             tag(
                 "p", "Here a task is scored against its own class names only, which is easier.", class_="note"
             ),
-            _metric_table(group, _MAIN, _own_metrics, None, space(False), explained=False),
+            _metric_table(group, _MAIN, _own_metrics, None, how_scored(manifest, False), explained=False),
         ]
     parts.append(_footnotes(group))
     parts.append(
         folded(
             "Further metrics and exact formulas",
-            _metric_table(group, _FURTHER, _pooled_metrics, None, space(pooled)),
+            _metric_table(group, _FURTHER, _run_metrics, None, caption),
             tag("p", f"{_R}, both counted from 0; the zero-shot row is not part of R.", class_="note"),
             tag(
                 "dl",
@@ -155,12 +163,7 @@ def summary_tables(group: Sequence[LabelledRun]) -> Markup:
     return join(parts)
 
 
-def space(pooled: bool) -> str:
-    """Which class names a score was taken among, in words."""
-    return "among the class names of all tasks" if pooled else "among the class names of its own task"
-
-
-def _pooled_metrics(run: LabelledRun) -> StreamMetrics | None:
+def _run_metrics(run: LabelledRun) -> StreamMetrics | None:
     return run.view.metrics if run.view.finished else None
 
 
@@ -174,7 +177,7 @@ def _own_metrics(run: LabelledRun) -> StreamMetrics | None:
 
 
 def _errors(run: LabelledRun, key: str) -> float | None:
-    """Binomial standard error of a mean over tasks, in percentage points; None where there is none."""
+    """Standard error of a mean over tasks, in percentage points; None where there is none."""
     if key not in _WITH_ERROR or run.view.metrics is None or not run.view.metrics.per_task:
         return None
     scores = [_WITH_ERROR[key](task) for task in run.view.metrics.per_task.values()]
@@ -189,10 +192,9 @@ def _metric_table(
     chosen: Sequence[_Metric],
     of: Callable[[LabelledRun], StreamMetrics | None],
     error_of: Callable[[LabelledRun, str], float | None] | None,
-    space: str,
+    caption: str,
     explained: bool = True,
 ) -> Markup:
-    caption = f"Percent; an example counts as right when its true class wins {space}."
     head = tag(
         "tr",
         tag("th", "Metric", scope="col"),
@@ -241,8 +243,9 @@ def _footnotes(group: Sequence[LabelledRun]) -> Markup:
     if len(group) > 1 and not all(run.trains for run in group):
         notes.append("A run that trains nothing is a reference and takes no star.")
     if any(_errors(run, "last") is not None for run in group):
+        kind = "" if group[0].view.manifest.of_answers else "binomial "
         notes.append(
-            "± one binomial standard error of the test examples; the other figures have no simple one."
+            f"± one {kind}standard error of the test examples; the other figures have no simple one."
         )
     if any(not run.view.finished for run in group):
         notes.append(f"{DASH} for an unfinished run: these figures exist for a whole stream only.")
@@ -263,15 +266,19 @@ def matrices(run: LabelledRun) -> Markup:
     view = run.view
     if view.accuracy.zero_shot is None:
         return tag("p", "Nothing was scored yet.", class_="note")
-    pooled = run.setting("stream", "label_space") != "task"
-    tables = [_matrix(view.accuracy, "All class names" if pooled else "Own class names", run.label)]
-    if view.accuracy_task is not None and view.accuracy_task.zero_shot is not None and pooled:
-        tables.append(_matrix(view.accuracy_task, "Own class names", run.label))
+    if view.manifest.of_answers:
+        irregular = irregular_answers(view)
+        said = tag("p", sentence("; ".join(irregular)), class_="note") if irregular else None
+        return join([_matrix(run, view.accuracy, "Each task by its own metric"), said])
+    tables = [_matrix(run, view.accuracy, "All class names" if run.pooled else "Own class names")]
+    if view.accuracy_task is not None and view.accuracy_task.zero_shot is not None and run.pooled:
+        tables.append(_matrix(run, view.accuracy_task, "Own class names"))
     return tag("div", *tables, class_="pair")
 
 
-def matrix_key() -> Markup:
+def matrix_key(group: Sequence[LabelledRun]) -> Markup:
     """How to read the heat maps."""
+    spaces = "Scored among all class names of the stream, or among the task's own."
     return tag(
         "p",
         tag("span", "63.2", class_="swatch h6"),
@@ -279,18 +286,25 @@ def matrix_key() -> Markup:
         tag("span", "63.2", class_="swatch h6 diagonal"),
         "just learnt (framed)  ",
         tag("span", "63.2", class_="swatch g6 ahead"),
-        "not learnt yet (grey, italic). The stronger the colour, the higher the score, from 0 to 100 %. "
-        "Scored among all class names of the stream, or among the task's own.",
+        "not learnt yet (grey, italic). The stronger the colour, the higher the score, from 0 to 100 %. ",
+        None if group[0].view.manifest.of_answers else spaces,
         class_="note matrix-key",
     )
 
 
-def _matrix(table: AccuracyTable, title: str, label: str) -> Markup:
+def _matrix(run: LabelledRun, table: AccuracyTable, title: str) -> Markup:
     assert table.zero_shot is not None
     head = [tag("th", "after", scope="col")]
     head += [
-        tag("th", tag("span", str(number), class_="index"), " ", breakable(name), scope="col")
-        for number, name in enumerate(table.tasks, start=1)
+        tag(
+            "th",
+            tag("span", str(number), class_="index"),
+            " ",
+            breakable(task.task),
+            _metric_line(task),
+            scope="col",
+        )
+        for number, task in enumerate(run.view.manifest.data, start=1)
     ]
     rows = [
         tag(
@@ -318,14 +332,19 @@ def _matrix(table: AccuracyTable, title: str, label: str) -> Markup:
     return scroll_box(
         tag(
             "table",
-            tag("caption", title, tag("span", f" ({label})", class_="hidden")),
+            tag("caption", title, tag("span", f" ({run.label})", class_="hidden")),
             tag("thead", tag("tr", *head)),
             tag("tbody", *rows),
             foot,
             class_="heat matrix",
         ),
-        f"Accuracy matrix of {label}: {title}",
+        f"Scores of {run.label}: {title}",
     )
+
+
+def _metric_line(task: DataInfo) -> Markup | None:
+    title = metric_title(task)
+    return tag("span", title, class_="meaning") if title is not None else None
 
 
 def _score_cell(score: float | None, kind: str) -> Markup:
@@ -347,28 +366,27 @@ def _change_cell(change: float | None) -> Markup:
 
 
 def task_curves(group: Sequence[LabelledRun]) -> Markup:
-    """The accuracy of each task over the stream: one chart per task, all runs in it."""
+    """The score of each task over the stream: one chart per task, all runs in it."""
     scored = [run for run in group if run.view.accuracy.zero_shot is not None]
     if not scored:
         return tag("p", "Nothing was scored yet.", class_="note")
-    tasks = scored[0].view.accuracy.tasks
+    tasks = scored[0].view.manifest.data
     lines = [[_curve(run, index) for run in scored] for index in range(len(tasks))]
     span = y_range([line for chart in lines for line in chart], from_zero=False)
     ticks = list(range(len(tasks) + 1))
     charts = []
-    for index, name in enumerate(tasks):
+    for index, task in enumerate(tasks):
         story = "; ".join(_story(run, index) for run in scored)
         chart = line_chart(
             lines[index],
-            title=f"Accuracy of task {index + 1}, {name}, over the stream",
+            title=f"Score of task {index + 1}, {task.task}, over the stream",
             description=story,
             y_span=span,
             x_ticks=ticks,
             shade_until=index + 1,
         )
-        charts.append(
-            tag("figure", tag("figcaption", tag("span", str(index + 1), class_="index"), " ", name), chart)
-        )
+        number = tag("span", str(index + 1), class_="index")
+        charts.append(tag("figure", tag("figcaption", number, " ", task.task, _metric_line(task)), chart))
     return join([legend(group), tag("div", *charts, class_="multiples")])
 
 

@@ -19,7 +19,6 @@ _TOLD = {
     "kappa_max": "threshold up to",
     "carry": "carry",
     "steps": "steps",
-    "epochs": "epochs",
     "batch_size": "batch",
     "lr": "learning rate",
     "precision": "precision",
@@ -72,7 +71,7 @@ def how_trained(run: LabelledRun) -> str:
     sections = (run.view.config.get(name) for name in ("method", "train"))
     settings = dict(pair for section in sections for pair in _leaves(section, ""))
     shown = [f"{name} {settings[key]}" for key, name in _TOLD.items() if settings.get(key) is not None]
-    return ", ".join(shown)
+    return ", ".join([*shown, *([f"epochs {run.epochs}"] if run.epochs is not None else [])])
 
 
 def _label(run: LabelledRun, rows: Sequence[LabelledRun]) -> str:

@@ -17,12 +17,14 @@ from codyra.report.published import (
     published_tables,
 )
 from codyra.report.runs import LabelledRun, comparable_groups, differences, label_runs
-from codyra.report.scores import METRIC_NAMES, space
+from codyra.report.scores import METRIC_NAMES
+from codyra.report.scoring import how_scored, irregular_answers
 from codyra.report.seeds import Repeats, group_by_seed, how_trained, spread
 
 MAIN = ("transfer", "average", "last")
 """The blocks of every table; the other metrics of `metrics.PER_TASK` are shown when they are asked for."""
-_ALSO = ("learning_accuracy", "forgetting_max", "forgetting_diag")
+_OF_ANSWERS = ("last", "learning_accuracy")
+"""The blocks of every stream of answers."""
 _PLUS_MINUS = "mean \N{PLUS-MINUS SIGN} sample standard deviation (divisor n - 1)"
 
 
@@ -113,15 +115,20 @@ def build_table(group: Sequence[LabelledRun], chosen: Sequence[str] = (), publis
     # A reference that trains nothing is the zero-shot row, once it has one.
     repeats = group_by_seed([run for run in group if run.trains or run.view.accuracy.zero_shot is None])
     measured = [*_zero_shot(group), *map(_learnt, repeats)]
-    blocks = [_scores(metric, group[0].view.accuracy.tasks, measured, beside) for metric in chosen or MAIN]
+    of_answers = group[0].view.manifest.of_answers
+    shown = chosen or (_blocks_of_answers(measured) if of_answers else MAIN)
+    blocks = [_scores(metric, group[0].view.accuracy.tasks, measured, beside) for metric in shown]
     if not chosen:
-        blocks.append(_figures(measured, beside))
+        blocks.append(_figures(_FIGURES_OF_ANSWERS if of_answers else _FIGURES, measured, beside))
     return Table(
         title=_title(group[0]),
         marks=benchmark.marks if benchmark else (),
-        remarks=(*_remarks(group, repeats), *([absence] if absence else [])),
+        remarks=(
+            *_remarks(group, repeats),
+            *(words for words in (beside and beside.remark, absence) if words),
+        ),
         blocks=tuple(blocks),
-        source=f"{MODEL}; {beside.source}" if beside else None,
+        source=f"{beside.model or MODEL}; {beside.source}" if beside else None,
     )
 
 
@@ -131,21 +138,23 @@ def build_table(group: Sequence[LabelledRun], chosen: Sequence[str] = (), publis
 def _title(run: LabelledRun) -> str:
     benchmark, tasks = run.view.manifest.benchmark, run.view.accuracy.tasks
     if benchmark:
-        protocol = _protocol(benchmark.order, benchmark.shots)
-        return f"{benchmark.title}, {protocol}, prompts {benchmark.prompts}"
+        prompts = "" if run.view.manifest.of_answers else f", prompts {benchmark.prompts}"
+        return f"{benchmark.title}, {_protocol(benchmark)}{prompts}"
     return f"{len(tasks)} tasks, {tasks[0]} to {tasks[-1]}" if len(tasks) > 1 else f"1 task, {tasks[0]}"
 
 
-def _protocol(order: int, shots: int | None) -> str:
-    return f"order {order}, {'all training images' if shots is None else f'{shots} shots'}"
+def _protocol(protocol: BenchmarkInfo | PublishedTable) -> str:
+    if protocol.variant is not None:
+        model = f", {protocol.model}" if protocol.model else ""
+        return f"order {protocol.order}, variant {protocol.variant}{model}"
+    return f"order {protocol.order}, {'all training images' if protocol.shots is None else f'{protocol.shots} shots'}"
 
 
 def _remarks(group: Sequence[LabelledRun], repeats: Sequence[Repeats]) -> list[str]:
-    pooled = group[0].setting("stream", "label_space") != "task"
     bases = dict.fromkeys(run.view.manifest.base.name for run in group)
     trained = [f"{row.label}: {described}." for row in repeats if (described := how_trained(row.runs[0]))]
     remarks = [
-        f"Percent; an example counts as right when its true class wins {space(pooled)}.",
+        how_scored(group[0].view.manifest, group[0].pooled),
         f"Base model: {', '.join(bases)}.",
         *trained,
     ]
@@ -164,16 +173,19 @@ def _beside(benchmark: BenchmarkInfo, run: LabelledRun) -> tuple[PublishedTable 
         shared = sum(task in benchmark.tasks for task in tasks)
         others = f" and {len(tasks) - shared} more" if len(tasks) > shared else ""
         order = ", in another order" if sorted(tasks) == sorted(benchmark.tasks) else ""
+        figures = "OP and Fgt" if run.view.manifest.of_answers else "Transfer, Average and Last"
         return None, (
             f"No published rows: this stream has {shared} of the {len(benchmark.tasks)} data sets of "
-            f"{benchmark.title}{others}{order}; Transfer, Average and Last are other figures there."
+            f"{benchmark.title}{others}{order}; {figures} are other figures there."
         )
     table = published_for(benchmark)
     if table is None:
-        known = [_protocol(entry.order, entry.shots) for entry in published_tables(benchmark.name)]
+        tables = published_tables(benchmark.name)
+        known = [_protocol(entry) for entry in tables]
+        other_model = benchmark.model is None and any(entry.model for entry in tables)
         return None, (
-            f"No published rows for {benchmark.title} with {_protocol(benchmark.order, benchmark.shots)}; "
-            f"known are: {'; '.join(known) or 'none'}."
+            f"No published rows for {benchmark.title} with {_protocol(benchmark)}"
+            f"{' and this base model' if other_model else ''}; known are: {'; '.join(known) or 'none'}."
         )
     return table, None
 
@@ -225,6 +237,13 @@ def _learnt(repeats: Repeats) -> _Measured:
     if len(repeats.runs) > 1:
         notes.append(f"{_PLUS_MINUS} over seeds {', '.join(map(str, repeats.seeds))}")
     notes += dict.fromkeys(run.incomplete for run in repeats.runs if run.incomplete)
+    irregular: dict[str, list[int]] = {}
+    for run, seed in zip(repeats.runs, repeats.seeds, strict=True):
+        for words in irregular_answers(run.view):
+            irregular.setdefault(words, []).append(seed)
+    for words, seeds in irregular.items():
+        alike = len(seeds) == len(repeats.runs)
+        notes.append(words if alike else f"seed {', '.join(map(str, seeds))}: {words}")
     return _Measured(
         label=repeats.label,
         matrices=[run.view.accuracy.rows for run in repeats.runs if run.view.finished],
@@ -241,7 +260,7 @@ def _run_figures(run: LabelledRun) -> dict[str, float | None]:
         "trainable_parameters": view.manifest.method.trainable_parameters,
     }
     if known is not None and view.finished:
-        figures |= {name: metrics.METRICS[name](view.accuracy.rows) for name in _ALSO}
+        figures |= metrics.all_metrics(view.accuracy.rows)
         figures["update_norm"] = spread(known.update_norm)[0]
         figures["drift"] = known.drift[-1] if known.drift else None
         figures["mean_rank"] = spread(known.mean_rank)[0]
@@ -251,11 +270,20 @@ def _run_figures(run: LabelledRun) -> dict[str, float | None]:
 # --- blocks ---
 
 
+def _blocks_of_answers(measured: Sequence[_Measured]) -> list[str]:
+    """The last row and the diagonal; Transfer and Average where some run scored tasks it had not learnt yet."""
+    complete = any(
+        metrics.average(R) is not None for entry in measured if entry.learns for R in entry.matrices
+    )
+    return [*_OF_ANSWERS, *(["transfer", "average"] if complete else [])]
+
+
 def _scores(
     metric: str, tasks: Sequence[str], measured: Sequence[_Measured], beside: PublishedTable | None
 ) -> Block:
     """One metric: a column per data set, then their mean."""
-    columns = (*(Column(metric, task, task) for task in tasks), Column(metric, "mean"))
+    digits = 2 if beside and any(metric in row.deviations for row in beside.rows) else 1
+    columns = (*(Column(metric, task, task) for task in tasks), Column(metric, "mean", digits=digits))
     rows = []
     for entry in measured:
         if entry.learns or metric in MAIN:
@@ -269,7 +297,10 @@ def _scores(
 def _published(row: PublishedRow, metric: str, data_sets: Sequence[str]) -> Row:
     scores = (*row.per_data_set.get(metric, (None,) * len(data_sets)), row.figures[metric])
     named = zip(scores, (*data_sets, "mean"), strict=True)
-    cells = tuple(Cell(score, notes=row.about(metric, name)) for score, name in named)
+    cells = tuple(
+        Cell(score, row.deviations.get(metric) if name == "mean" else None, row.about(metric, name))
+        for score, name in named
+    )
     return Row(row.method, "published", cells, notes=row.about(metric))
 
 
@@ -284,21 +315,30 @@ _FIGURES = (
     Column("drift", "drift at the end", digits=2),
     Column("mean_rank", "mean rank"),
 )
+_FIGURES_OF_ANSWERS = (
+    Column("overall_performance", "OP", digits=2),
+    Column("bwt_trace", "backward transfer, TRACE paper", digits=2),
+    Column("bwt_clipped", "backward transfer, TreeLoRA (-Fgt)", digits=2),
+    Column("bwt", METRIC_NAMES["bwt"].lower(), digits=2),
+    *(column for column in _FIGURES if column.metric not in ("learning_accuracy", "forgetting")),
+)
 
 
-def _figures(measured: Sequence[_Measured], beside: PublishedTable | None) -> Block:
+def _figures(
+    columns: Sequence[Column], measured: Sequence[_Measured], beside: PublishedTable | None
+) -> Block:
     """What is known of the stream as a whole; a column that no row has a value for is left out."""
     rows = [
-        entry.row([[run.get(column.metric) for run in entry.figures] for column in _FIGURES])
+        entry.row([[run.get(column.metric) for run in entry.figures] for column in columns])
         for entry in measured
     ]
     for other in beside.rows if beside else ():
-        cells = tuple(Cell(other.figures.get(column.metric)) for column in _FIGURES)
+        cells = tuple(Cell(*other.figure(column.metric)) for column in columns)
         if any(cell.value is not None for cell in cells):
             rows.append(Row(other.method, "published", cells, notes=other.about()))
-    kept = [i for i in range(len(_FIGURES)) if any(row.cells[i].value is not None for row in rows)]
+    kept = [i for i in range(len(columns)) if any(row.cells[i].value is not None for row in rows)]
     return Block(
         "Further figures",
-        tuple(_FIGURES[i] for i in kept),
+        tuple(columns[i] for i in kept),
         tuple(replace(row, cells=tuple(row.cells[i] for i in kept)) for row in rows),
     )

@@ -7,10 +7,14 @@ from codyra.engine.folder_reader import Sample, TaskSamples
 from codyra.report.markup import Markup, join, tag
 from codyra.report.numbers import count
 from codyra.report.runs import LabelledRun
+from codyra.report.scoring import metric_title
 
 _MAX_EXAMPLES = 12
 _MAX_PICTURE_BYTES = 48_000
 """One picture on the page; samples are thumbnails, and a report should travel by mail."""
+_MAX_ANSWERS = 3
+_HEAD, _TAIL = 240, 120
+"""Characters of a long text that are shown."""
 
 
 def task_samples(group: Sequence[LabelledRun]) -> Markup:
@@ -23,20 +27,49 @@ def task_samples(group: Sequence[LabelledRun]) -> Markup:
     )
     parts = []
     for number, data in enumerate(group[0].view.manifest.data, start=1):
+        title = metric_title(data)
+        kind = f"{count(data.classes)} classes" if title is None else f"Answers, scored by {title}"
         examples = f"{count(data.train)} training and {count(data.test)} test examples"
         parts.append(
             tag(
                 "article",
                 tag("h3", tag("span", str(number), class_="index"), " ", data.task),
-                tag("p", f"{count(data.classes)} classes, {examples}", class_="note"),
-                _examples(samples[data.task], together.get(data.task, 1)) if data.task in samples else None,
+                tag("p", f"{kind}, {examples}", class_="note"),
+                _shown(samples[data.task], title is not None, together.get(data.task, 1))
+                if data.task in samples
+                else None,
                 class_="task",
             )
         )
     return join(parts)
 
 
-def _examples(entry: TaskSamples, num_prompts: int) -> Markup:
+def _shown(entry: TaskSamples, answered: bool, num_prompts: int) -> Markup:
+    return _answered(entry) if answered else _classified(entry, num_prompts)
+
+
+def _answered(entry: TaskSamples) -> Markup:
+    """A few prompts with the answers that are wanted."""
+    template = tag("p", "Prompt: ", tag("q", entry.prompt), class_="prompt") if entry.prompt != "{}" else None
+    examples = [
+        tag(
+            "li",
+            tag("span", _shortened(example.text or ""), class_="quoted"),
+            tag("span", "Answer: ", tag("q", _shortened(example.label)), class_="label"),
+        )
+        for example in entry.examples[:_MAX_ANSWERS]
+    ]
+    return join([template, tag("ul", *examples, class_="texts")])
+
+
+def _shortened(text: str) -> str:
+    """A long text without its middle: what to do stands at the beginning of a prompt or at its end."""
+    if len(text) <= _HEAD + _TAIL:
+        return text
+    return f"{text[:_HEAD]} [...] {text[-_TAIL:]}"
+
+
+def _classified(entry: TaskSamples, num_prompts: int) -> Markup:
     chosen = entry.examples[:_MAX_EXAMPLES]
     pictures = [example for example in chosen if example.text is None]
     texts = [example for example in chosen if example.text is not None]

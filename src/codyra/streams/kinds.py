@@ -20,7 +20,7 @@ _OF_STREAMS: dict[Kind, tuple[str, ...]] = {
     "classes": ("label_space", "ties"),
     "answers": (
         *("truncation", "generation", "accuracy", "max_prompt_tokens", "max_answer_tokens"),
-        "chat_template",
+        *("chat_template", "score"),
     ),
 }
 _ROLES: dict[Kind, tuple[str, ...]] = {

@@ -280,6 +280,11 @@ class StreamSpec(BaseModel):
     chat_template: bool = Field(False, description="Put prompts into the chat template of the tokenizer.")
     tasks: list[TaskSpec] = Field(min_length=1, description="Tasks in the order in which they are learnt.")
 
+    def answer_rules(self) -> dict[str, Any]:
+        """The keys that say how prompts become tokens and how they are answered, for all tasks alike."""
+        names = ("max_prompt_tokens", "max_answer_tokens", "truncation", "generation", "chat_template")
+        return {name: getattr(self, name) for name in names}
+
     def chosen(self) -> list[TaskSpec]:
         """The tasks that are learnt, in their order: all, or those that `only` names."""
         return [task for task in self.tasks if self.only is None or task.name in self.only]

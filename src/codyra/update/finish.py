@@ -1,5 +1,6 @@
 """The end of a task for users of transformers' Trainer and of TRL."""
 
+import inspect
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -40,4 +41,15 @@ def finish_task(trainer: "Trainer") -> tuple[TaskUpdate, nn.Module]:
         raise UserError("this trainer has not trained yet; call trainer.train() before finish_task(trainer)")
     update = TaskUpdate.from_model(trainer.model, prox=prox)
     net = consolidate(trainer.model, prox=prox)
+    _take_off_trl(net)
     return update, net.eval()
+
+
+def _take_off_trl(net: nn.Module) -> None:
+    # TRL leaves a forward of its own on the network. It holds on to this very object, so that a deepcopy of the
+    # network would compute with the weights of the original. accelerate's hooks lie below it: leave these alone.
+    forward = net.__dict__.get("forward")
+    if inspect.ismethod(forward) and not hasattr(net, "_hf_hook"):
+        defined_in: str = forward.__func__.__globals__["__name__"]
+        if defined_in.startswith("trl."):
+            del net.forward
