@@ -266,19 +266,18 @@ def test_checkpointing_changes_no_gradient_and_wakes_no_dropout(lm_directory, mo
         for module in family.net.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.5
-        family.checkpoint_activations(True)
         calls: list[int] = []
         forward = type(family.net).forward
-        layers = [m for m in family.net.modules() if getattr(m, "gradient_checkpointing", False)]
-        assert len(layers) == 2
-        hooks = [
-            layer.mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1)) for layer in layers
-        ]
-        assert_close(expected, gradients(family, None))
-        assert len(calls) == 4, "each of two layers, once forward and once again for the backward pass"
-        assert not any(module.training for module in family.net.modules())
-        scored = family.score([quiz()])
-        family.checkpoint_activations(False)
+        with family.checkpointed_activations(True):
+            layers = [m for m in family.net.modules() if getattr(m, "gradient_checkpointing", False)]
+            assert len(layers) == 2
+            hooks = [
+                layer.mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1)) for layer in layers
+            ]
+            assert_close(expected, gradients(family, None))
+            assert len(calls) == 4, "each of two layers, once forward and once again for the backward pass"
+            assert not any(module.training for module in family.net.modules())
+            scored = family.score([quiz()])
         calls.clear()
         assert_close(expected, gradients(family, None))
         assert len(calls) == 2
