@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import math
+import random
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy
+import torch
 from accelerate import PartialState
 
 from codyra.engine.derive import rewrite_report
@@ -26,6 +29,7 @@ from codyra.engine.models import load_base, recompose, select_tasks
 from codyra.engine.progress import Narrator, duration
 from codyra.errors import UserError
 from codyra.families import Family
+from codyra.families.hush import hush
 
 BATCH_SIZE = 8
 _PLACES = ("metadata", "dataset_path", "dataset_name", "dataset_kwargs")
@@ -36,10 +40,10 @@ _PLACES = ("metadata", "dataset_path", "dataset_name", "dataset_kwargs")
 class _Wanted:
     """What is to be scored: a task, or a group with a figure of its own.
 
-    `source` is the harness's object, `asked` a HarnessResult without figures.
+    `loaded` is what the harness's TaskManager gave, `asked` a HarnessResult without figures.
     """
 
-    source: Any
+    loaded: Any
     asked: HarnessResult
 
 
@@ -80,7 +84,8 @@ def score_general_ability(
     _check_possible(view, include_path)
     with only_writer(run), _quiet():
         folder.sweep()
-        folder.check_files(folder.read_json("manifest.json"), ["harness.json"])
+        if view.harness:
+            folder.check_files(folder.read_json("manifest.json"), ["harness.json"])
         wanted = _resolve(tasks, include_path, num_fewshot, limit)
         for numbers in states:
             view = _score_state(folder, view, numbers, wanted, batch_size, narrator)
@@ -133,7 +138,7 @@ def _quiet() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     watched = sys.stderr.isatty()
     try:
-        with contextlib.nullcontext() if watched else contextlib.redirect_stderr(io.StringIO()):
+        with hush(), contextlib.nullcontext() if watched else contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         logger.setLevel(level)
@@ -146,7 +151,6 @@ def _resolve(
     names: Sequence[str], include_path: Path | None, num_fewshot: int | None, limit: int | None
 ) -> list[_Wanted]:
     """The tasks behind these names. A group that sums its tasks up is one; of other groups and tags, every task is."""
-    from jinja2 import TemplateError
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=str(include_path) if include_path else None)
@@ -159,35 +163,41 @@ def _resolve(
             raise UserError(
                 f"lm-evaluation-harness {harness} has no task {name!r}{hint}; for tasks of your own give --include-path"
             )
-        try:
-            loaded = manager.load([name])
-            group = loaded["groups"].get(name)
-            members = list(loaded["tasks"].values())
-            if group is not None and group.aggregate_metric_list:
-                parts = [(name, group.version, group, members)]
-            else:
-                parts = [(task.task_name, str(task.VERSION), task, [task]) for task in members]
-            for title, its_version, source, inside in parts:
-                for task in inside:
-                    _check_harmless(task)
-                asked = HarnessResult(
-                    title, its_version, harness, _fingerprint(inside), num_fewshot, limit, examples=0
-                )
-                wanted[title] = _Wanted(source, asked)
-        # Loading fetches data and runs the task's templates on its first example.
-        except (LookupError, OSError, RuntimeError, TypeError, ValueError, TemplateError) as error:
-            if isinstance(error, UserError):
-                raise
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(f"task {name!r} of lm-evaluation-harness cannot be loaded: {reason}") from error
+        loaded = _load(manager, name)
+        group, members = loaded["groups"].get(name), list(loaded["tasks"].values())
+        if group is not None and group.aggregate_metric_list:
+            parts = [(name, group.version, [group], members)]
+        else:
+            parts = [(task.task_name, task.VERSION, [task], [task]) for task in members]
+        for title, its_version, source, inside in parts:
+            _check_harmless(inside)
+            asked = HarnessResult(
+                title, str(its_version), harness, _fingerprint(inside), num_fewshot, limit, examples=0
+            )
+            wanted[title] = _Wanted(manager.load(source), asked)
     return list(wanted.values())
 
 
-def _check_harmless(task: Any) -> None:
-    if getattr(task, "UNSAFE_CODE", False):
+def _load(manager: Any, name: str) -> Any:
+    """What `TaskManager.load` gives; it fetches the data and tries the task's templates on the first example."""
+    from jinja2 import TemplateError
+
+    try:
+        return manager.load([name])
+    except (LookupError, OSError, RuntimeError, TypeError, ValueError, TemplateError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"task {task.task_name!r} executes code that the model writes, which codyra does not allow"
-        )
+            f"task {name!r} of lm-evaluation-harness cannot be loaded: {reason}; mend its definition, its files or the "
+            "way to the hub"
+        ) from error
+
+
+def _check_harmless(tasks: Iterable[Any]) -> None:
+    for task in tasks:
+        if getattr(task, "UNSAFE_CODE", False):
+            raise UserError(
+                f"task {task.task_name!r} executes code that the model writes, which codyra does not do; leave it out"
+            )
 
 
 def _fingerprint(tasks: Iterable[Any]) -> str:
@@ -237,13 +247,23 @@ def _harness_model(family: Family, batch_size: int) -> Any:
 
 
 def _evaluate(model: Any, wanted: _Wanted, after: int) -> HarnessResult:
-    """`wanted.asked` with the figures of this one state."""
+    """`wanted.asked` with the figures of this one state.
+
+    As `lm_eval.simple_evaluate` scores, which would also ask git, pip and compilers about the machine, every time.
+    """
     import lm_eval
+    from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
     asked = wanted.asked
-    found = lm_eval.simple_evaluate(
-        model, tasks=[wanted.source], num_fewshot=asked.num_fewshot, limit=asked.limit, log_samples=False
-    )
+    random.seed(DEFAULT_RANDOM_SEED)
+    numpy.random.seed(DEFAULT_OTHER_SEED)
+    torch.manual_seed(DEFAULT_OTHER_SEED)
+    for task in wanted.loaded["tasks"].values():
+        own = task.get_config("num_fewshot")
+        if own is None or (own != 0 and asked.num_fewshot is not None):  # 0 means: never
+            task.set_config(key="num_fewshot", value=asked.num_fewshot or 0)
+        task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+    found = lm_eval.evaluate(model, wanted.loaded, limit=asked.limit, log_samples=False)
     figures = found["results"][asked.task]
     scores, better = {}, {}
     for key, value in figures.items():
@@ -282,13 +302,14 @@ def _is_scored(wanted: _Wanted, results: Iterable[HarnessResult], after: int) ->
 
 def _added(folder: RunFolder, view: RunView, found: HarnessResult) -> RunView:
     """The run with these figures written down."""
-    merged, results = found, []
+    results = []
     for result in view.harness:
         if _same(result, found):
             states = sorted((*result.states, *found.states), key=lambda state: state.after)
-            merged = replace(found, states=tuple(states))
+            results.append(replace(found, states=tuple(states)))
         else:
             results.append(result)
-    results.append(merged)
+    if not any(_same(result, found) for result in view.harness):
+        results.append(found)
     folder.write_harness(results)
     return replace(view, harness=tuple(results))
