@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
 
 class AnswerTokenizer:
-    """Tokenises as docs/config.md says.
+    """Tokenises as docs/answers.md says.
 
     Special tokens are put in by this class and by the chat template, never by the data: "</s>" in a prompt or an
     answer is read as four characters.

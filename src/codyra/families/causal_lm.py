@@ -73,7 +73,7 @@ class CausalLM(Family):
         self._tokens = AnswerTokenizer(tokenizer, settings, ends[0], num_embeddings)
         self._forward_options = frozenset(inspect.signature(net.forward).parameters)
         self._checkpointed: list[GradientCheckpointingLayer] = []
-        self._rows: dict[tuple[str, tuple[str, str], bool], list[Row]] = {}
+        self._rows: dict[tuple[object, ...], list[Row]] = {}
 
     @torch.no_grad()
     def check_reading(self) -> None:
@@ -145,9 +145,11 @@ class CausalLM(Family):
         """
         for task in tasks:
             training, test = self._training_rows(task), self._test_rows(task)
-            longest_answer = 0 if task.choices else task.max_new_tokens
             self._check_window(task.name, "training", max(len(row.ids) for row in training))
-            self._check_window(task.name, "test", max(len(row.ids) for row in test) + longest_answer)
+            longest = max(len(row.ids) for row in test) + task.max_new_tokens
+            if task.choices:
+                longest = max(len(row.ids) for row in self._choice_rows(task))
+            self._check_window(task.name, "test", longest)
             if say is not None and (notice := _notice(task.name, training, test)):
                 say(notice)
             if progress is not None:
@@ -305,13 +307,7 @@ class CausalLM(Family):
     ) -> list[str]:
         """For every test example the choice of the greatest likelihood, the first of equal ones."""
         num_choices = len(task.choices)
-        rows = self._tokens.rows(
-            [prompt for prompt in task.test.inputs[:num_examples] for _ in task.choices],
-            list(task.choices) * num_examples,
-            task.frame,
-            f"task '{task.name}', test prompt and choice",
-            closed=False,
-        )
+        rows = self._choice_rows(task)[: num_examples * num_choices]
         sums: dict[int, float] = {}
         done = 0
         for part in log_likelihoods(rows, self.answer_logits, self._answer_batch, batch_size):
@@ -339,19 +335,38 @@ class CausalLM(Family):
     # Tokens
 
     def _training_rows(self, task: AnswerTask) -> list[Row]:
-        return self._rows_of(task, task.train, True, "training record")
+        return self._kept(task.train, task.train.inputs, task.train.answers, task, "training record")
 
     def _test_rows(self, task: AnswerTask) -> list[Row]:
-        return self._rows_of(task, task.test, False, "test record")
+        """Prompts alone."""
+        return self._kept(task.test, task.test.inputs, None, task, "test record")
 
-    def _rows_of(self, task: AnswerTask, split: AnswerSplit, answered: bool, what: str) -> list[Row]:
-        """Rows of a split with or without its answers, tokenised once."""
-        key = (split.fingerprint, task.frame, answered)
+    def _choice_rows(self, task: AnswerTask) -> list[Row]:
+        """Of every test prompt one row per choice."""
+        prompts = [prompt for prompt in task.test.inputs for _ in task.choices]
+        return self._kept(
+            task.test,
+            prompts,
+            tuple(task.choices) * len(task.test),
+            task,
+            "test prompt and choice",
+            closed=False,
+        )
+
+    def _kept(
+        self,
+        split: AnswerSplit,
+        prompts: Sequence[Prompt],
+        answers: Sequence[str] | None,
+        task: AnswerTask,
+        what: str,
+        closed: bool = True,
+    ) -> list[Row]:
+        """Rows of a split, tokenised once."""
+        key = (split.fingerprint, task.frame, what, tuple(task.choices))
         if key not in self._rows:
-            answers = split.answers if answered else None
-            self._rows[key] = self._tokens.rows(
-                split.inputs, answers, task.frame, f"task '{task.name}', {what}"
-            )
+            at = f"task '{task.name}', {what}"
+            self._rows[key] = self._tokens.rows(prompts, answers, task.frame, at, closed)
         return self._rows[key]
 
     def _answer_batch(self, rows: Sequence[Row]) -> Batch:

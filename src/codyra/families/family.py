@@ -39,7 +39,7 @@ class ModelSpec(BaseModel):
 
 @dataclass(frozen=True)
 class AnswerSettings:
-    """How prompts and answers of a causal language model become tokens and how it answers; docs/config.md.
+    """How prompts and answers of a causal language model become tokens and how it answers; docs/answers.md.
 
     `seed` feeds the sampling of `generation: treelora`, nothing else.
     """

@@ -39,7 +39,7 @@ class Text:
 
 
 class Prompting:
-    """How the prompts and answers of one model are written; docs/config.md."""
+    """How the prompts and answers of one model are written; docs/answers.md."""
 
     def __init__(self, tokenizer: Any, settings: AnswerSettings):
         self._tokenizer = tokenizer
