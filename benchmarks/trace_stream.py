@@ -1,6 +1,7 @@
 """All eight tasks of TRACE on a small model: zero-shot, LoRA and CoDyRA, the same steps on the same records.
 
-    python benchmarks/trace_stream.py --model DIR --data DIR --out DIR [--split val] [--only TASK ...] [--lr METHOD=LR ...]
+    python benchmarks/trace_stream.py --model DIR --data DIR --out DIR [--split val] [--only TASK ...]
+        [--lr METHOD=LR ...]
 
 `--model` is what tiny_llama.py wrote, `--data` the folder of TRACE's 500-record form. Runs lie in OUT/<method>; an
 interrupted benchmark goes on when it is started again. Prints `codyra table` of them and writes OUT/report.html.
@@ -53,11 +54,15 @@ def config(args: argparse.Namespace, method: str, lr: float) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--methods", nargs="*", default=["zero_shot", "lora", "codyra"], choices=list(METHODS))
+    parser.add_argument(
+        "--methods", nargs="*", default=["zero_shot", "lora", "codyra"], choices=list(METHODS)
+    )
     parser.add_argument("--lr", nargs="*", default=[], help="METHOD=LR, instead of 2e-3")
     parser.add_argument("--only", nargs="*", default=None)
     parser.add_argument("--split", choices=["test", "val"], default="test")
