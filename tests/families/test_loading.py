@@ -16,7 +16,7 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
-    LlamaConfig,
+    ViTConfig,
 )
 
 from codyra.errors import UserError
@@ -183,9 +183,9 @@ def test_broken_json_files_are_refused(saved, tmp_path, name, content):
 
 
 def test_models_of_another_kind_are_named(tmp_path):
-    LlamaConfig().save_pretrained(tmp_path)
+    ViTConfig().save_pretrained(tmp_path)
     message = refusal(tmp_path)
-    assert "type 'llama'" in message
+    assert "type 'vit'" in message
     assert "CLIP" in message
 
 

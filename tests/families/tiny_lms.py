@@ -7,6 +7,10 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GemmaConfig,
     GemmaForCausalLM,
     GPT2Config,
@@ -20,6 +24,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 TEXT = [
@@ -108,6 +114,25 @@ def save_gemma(directory: Path, **options) -> Path:
     )
 
 
+def save_gemma2(directory: Path, **options) -> Path:
+    """Every second layer looks back over a window of 16 tokens; attention scores and logits are capped."""
+    sizes = _SIZES | {"head_dim": 8, "tie_word_embeddings": True, "sliding_window": 16}
+    return _save(directory, Gemma2ForCausalLM, Gemma2Config, sizes, options)
+
+
+def save_gemma3(directory: Path, **options) -> Path:
+    """The text model of Gemma 3; its first layer looks back over a window of 16 tokens."""
+    layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16}
+    sizes = _SIZES | {"head_dim": 8, "tie_word_embeddings": True} | layers
+    return _save(directory, Gemma3ForCausalLM, Gemma3TextConfig, sizes, options)
+
+
+def save_qwen3(directory: Path, **options) -> Path:
+    """Queries and keys are normalised."""
+    special = {"bos": None, "eos": "<|im_end|>", "pad": "<|endoftext|>"}
+    return _save(directory, Qwen3ForCausalLM, Qwen3Config, _SIZES | {"head_dim": 8}, special | options)
+
+
 def save_qwen(directory: Path, **options) -> Path:
     """Biases on q, k and v; no bos, and the pad token is the end token of a document, as Qwen2's are."""
     special = {"bos": None, "eos": "<|im_end|>", "pad": "<|endoftext|>"}
@@ -138,6 +163,11 @@ LM_SAVERS: dict[str, Callable[..., Path]] = {
     "qwen": save_qwen,
     "mistral": save_mistral,
     "gpt2": save_gpt2,
+}
+FURTHER_SAVERS: dict[str, Callable[..., Path]] = {
+    "gemma2": save_gemma2,
+    "gemma3": save_gemma3,
+    "qwen3": save_qwen3,
 }
 
 

@@ -1,10 +1,12 @@
 """Damaged data: a stream is built, or one line says what is wrong where."""
 
+import csv
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
@@ -24,6 +26,28 @@ ROWS = [
 ]
 
 
+RECORDS = [{"id": n, "prompt": row["text"], "answer": row["label"]} for n, row in enumerate(ROWS)]
+CHATS = [
+    {"messages": [{"role": "user", "content": row["text"]}, {"role": "assistant", "content": row["label"]}]}
+    for row in ROWS
+]
+
+
+def write_records(kind: str, rows: list[dict], folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        file = folder / f"{split}.{kind}"
+        if kind == "csv":
+            with file.open("w", newline="", encoding="utf-8") as out:
+                writer = csv.DictWriter(out, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+        elif kind == "parquet":
+            datasets.Dataset.from_list(rows).to_parquet(file)
+        else:
+            file.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
+
+
 def write_table(kind: str, folder: Path) -> None:
     folder.mkdir(parents=True)
     for split in ("train", "test"):
@@ -38,8 +62,6 @@ def write_table(kind: str, folder: Path) -> None:
         elif kind == "jsonl":
             (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
         else:
-            import datasets
-
             table = datasets.Dataset.from_list(ROWS).class_encode_column("label")
             table.to_parquet(folder / f"{split}.parquet")
 
@@ -49,6 +71,9 @@ def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     for kind in ("csv", "json", "jsonl", "parquet"):
         write_table(kind, folder / kind)
+        write_records(kind, RECORDS, folder / f"records-{kind}")
+        if kind != "csv":
+            write_records(kind, CHATS, folder / f"chats-{kind}")
     for split in ("train", "test"):
         for colour, ending in (
             ("red", "png"),
@@ -64,7 +89,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def spec_of(kind: str) -> StreamSpec:
-    source = "json" if kind == "jsonl" else kind
+    source = kind.rpartition("-")[2].replace("jsonl", "json")
     return StreamSpec.model_validate({"tasks": [{"name": "task", "data": f"{source}:{kind}", "shots": 1}]})
 
 
@@ -74,14 +99,21 @@ def check(data: Path, kind: str, which: int, edit: Callable[[bytes], bytes]) -> 
     content = edit(file.read_bytes())
     with replaced(file, content):
         try:
-            check_images(build_stream(spec_of(kind), seed=0, default_prompt="{}", root=data))
+            asked = "answers" if "-" in kind else "classes"
+            tasks = build_stream(spec_of(kind), kind=asked, seed=0, default_prompt="{}", root=data)
+            check_images(tasks)
         except UserError as error:
             line = str(error)
             assert line.isprintable()
             assert str(data / kind) in line or "'task'" in line
 
 
-KINDS = st.sampled_from(["csv", "json", "jsonl", "parquet", "imagefolder"])
+KINDS = st.sampled_from(
+    [
+        *("csv", "json", "jsonl", "parquet", "imagefolder", "records-csv", "records-json", "records-jsonl"),
+        *("records-parquet", "chats-json", "chats-jsonl", "chats-parquet"),
+    ]
+)
 
 
 @pytest.mark.parametrize("examples", [100, pytest.param(10_000, marks=pytest.mark.slow)])

@@ -195,7 +195,7 @@ def test_long_prompts_and_answers_are_cut(new_run: NewRun) -> None:
     assert len(page) < 300_000
     assert "Write a summary." in page
     assert "Summary:" in page
-    assert f"[... {len(LONG) - 360:,} characters ...]" in page
+    assert "[...]" in page
 
 
 def test_a_template_is_shown_where_there_is_one(new_run: NewRun) -> None:

@@ -67,6 +67,7 @@ def test_two_tasks_need_two_folders(one: str, other: str) -> None:
         ({"shot": 3}, "Extra inputs"),
         ({"metric": "acuracy"}, "there is no metric 'acuracy', did you mean 'accuracy'"),
         ({"choices": ["A"]}, "at least 2 items"),
+        ({"choices": ["A", ""]}, "at least 1 character"),
         ({"choices": ["A", "B", "A"]}, "choice 'A' is listed twice"),
         ({"choices": ["A", "B"], "max_new_tokens": 3}, "nothing is generated where there are choices"),
         ({"max_new_tokens": 0}, "greater than or equal to 1"),

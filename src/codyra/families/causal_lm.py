@@ -75,6 +75,22 @@ class CausalLM(Family):
         self._checkpointed: list[GradientCheckpointingLayer] = []
         self._rows: dict[tuple[str, tuple[str, str], bool], list[Row]] = {}
 
+    @torch.no_grad()
+    def check_reading(self) -> None:
+        """Look whether the network is causal, and whether padding on the left says nothing to it.
+
+        Raises:
+            UserError: it is not; transformers counts some encoders among the causal language models.
+        """
+        short, longer = (Row(torch.arange(length), length - 2, False, False) for length in (3, 4))
+        after_two, followed, _ = self.answer_logits(self._answer_batch([short, longer]))
+        tolerance = 1e-3 if self.net.dtype in (torch.float32, torch.float64) else 0.1
+        if (after_two - followed).abs().max() > tolerance * after_two.std():
+            raise UserError(
+                f"a {self.model_type} model reads what comes later or what only fills up a row; codyra trains causal "
+                "language models with an attention mask"
+            )
+
     # What a task is to it
 
     @property

@@ -105,9 +105,10 @@ class DualEncoder(Family):
         """
         for task in tasks:
             if task.modality != self.modality:
+                what = "asks for answers" if task.modality == "answers" else f"has {task.modality} inputs"
                 raise UserError(
-                    f"task '{task.name}' has {task.modality} inputs but the model ({self.model_type}) reads "
-                    f"{self.modality} inputs; choose another model or another data source"
+                    f"task '{task.name}' {what} but the model ({self.model_type}) reads {self.modality} inputs; "
+                    "choose another model or another data source"
                 )
             of_each_class = [
                 {prompt, *scored} for prompt, scored in zip(task.prompts, task.scored_prompts, strict=True)

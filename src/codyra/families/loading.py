@@ -43,7 +43,7 @@ SENTENCE_TYPES = (
     "roberta",
     "xlm-roberta",
 )
-SUPPORTED = "codyra trains CLIP and SigLIP (images), BERT-type sentence encoders (texts) and causal language models (answers)"
+SUPPORTED = "codyra trains CLIP, SigLIP, BERT-type sentence encoders and causal language models"
 
 OPEN_CLIP_FILES = ("open_clip_config.json", "open_clip_pytorch_model.bin", "open_clip_model.safetensors")
 HF_CHECKPOINTS = {
@@ -179,9 +179,11 @@ def _load_causal(spec: ModelSpec, answers: AnswerSettings) -> CausalLM:
     path = _fetch(spec, "generation_config.json")
     files = {} if path is None else {path.name: path.read_bytes()}
     try:
-        return CausalLM(net, tokenizer, answers, files)
+        family = CausalLM(net, tokenizer, answers, files)
+        family.check_reading()
     except UserError as error:
         raise UserError(f"model '{spec.name}': {error}") from error
+    return family
 
 
 def _load_tokenizer(spec: ModelSpec) -> Any:

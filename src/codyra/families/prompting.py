@@ -1,6 +1,5 @@
 """Prompts as the text a tokenizer reads: as they are, or through the model's chat template."""
 
-import datetime
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from codyra.families.family import AnswerSettings, Prompt
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
 """Put around the text of a special token in a message, to tell it from the template's own; Unicode reserves both."""
 
-TEMPLATE_DAY = datetime.date(2024, 7, 26)
+FIXED_DAY = {"%d": "26", "%-d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24"}
 """What templates that write today's date are told: prompts must be the same tomorrow."""
 
 
@@ -142,19 +141,32 @@ class Prompting:
         ending = self._special.search(self._closing)
         return before, whole[len(before) : end] + (self._closing[: ending.end()] if closed and ending else "")
 
-    def _apply(self, chat: list[dict[str, str]], at: str, add_generation_prompt: bool = False) -> str:
+    @cached_property
+    def _template(self) -> str | None:
+        """The tokenizer's template, on a day that never changes."""
         if not self._tokenizer.chat_template:
-            raise UserError(
-                f"{at}: the model's tokenizer has no chat template; choose a model tuned for chats, or give prompts as "
-                "plain text with chat_template: false"
-            )
+            return None
+        template: str = self._tokenizer.get_chat_template()
+        if "strftime_now" not in template:
+            return template
+        replaced = "".join(f".replace('{code}', '{part}')" for code, part in FIXED_DAY.items())
+        return f"{{%- macro strftime_now(format) -%}}{{{{ format{replaced} }}}}{{%- endmacro %}}{template}"
+
+    def _apply(self, chat: list[dict[str, str]], at: str, add_generation_prompt: bool = False) -> str:
         try:
+            if self._template is None:
+                raise UserError(
+                    f"{at}: the model's tokenizer has no chat template; choose a model tuned for chats, or give "
+                    "prompts as plain text with chat_template: false"
+                )
             text: str = self._tokenizer.apply_chat_template(
                 chat,
+                chat_template=self._template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
-                strftime_now=TEMPLATE_DAY.strftime,
             )
+        except UserError:
+            raise
         except (TemplateError, ValueError, TypeError) as error:
             raise UserError(
                 f"{at}: the model's chat template refuses these messages ({error}); mend them or leave the record out"

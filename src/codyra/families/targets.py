@@ -16,15 +16,15 @@ def find_targets(
 ) -> list[str]:
     """Full dotted names of the linear layers that `targets` means, in the order of the network.
 
-    A block linear is an nn.Linear (or GPT-2's Conv1D) below an nn.ModuleList, the stack of transformer blocks: heads, poolers,
-    projections and embeddings stand outside it, and with them SigLIP's pooling head. Linears of a packed
-    nn.MultiheadAttention are never targets, because it reads their weights without calling them.
+    A block linear is an nn.Linear, or GPT-2's Conv1D, below an nn.ModuleList, the stack of transformer blocks:
+    heads, poolers, projections and embeddings stand outside it, and with them SigLIP's pooling head. Linears of a
+    packed nn.MultiheadAttention are never targets, because it reads their weights without calling them.
 
     Args:
         net: the plain network.
-        targets: "all" or "all-linear"; "vision" or "text" (one tower); "attention" or "mlp" (one part of every block); or
-            names: the end of a block linear's name ("q_proj", "layers.0.mlp.fc1") or the full name of any
-            linear.
+        targets: "all" or, the same, "all-linear"; "vision" or "text" (one tower); "attention" or "mlp" (one part of
+            every block); or names: the end of a block linear's name ("q_proj", "layers.0.mlp.fc1") or the full name
+            of any linear.
         towers: prefix of the module names of each tower, {"vision": ..., "text": ...}, as far as it exists.
         head: the linear that makes the logits, if any; it is no target even by its full name.
 
@@ -90,5 +90,6 @@ def _no_match(target: str, blocks: Sequence[str], towers: dict[str, str]) -> str
         for name in blocks
         for count in (1, 2)
     }
-    nearest = difflib.get_close_matches(target, [*KEYWORDS, *sorted(endings), *blocks], n=1, cutoff=0.0)
+    names = [name for name in (*KEYWORDS, *sorted(endings), *blocks) if name != target]
+    nearest = difflib.get_close_matches(target, names, n=1, cutoff=0.0)
     return f"targets: '{target}' matches no linear layer of this model; the nearest name is '{nearest[0]}'"

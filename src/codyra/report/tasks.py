@@ -13,7 +13,8 @@ _MAX_EXAMPLES = 12
 _MAX_PICTURE_BYTES = 48_000
 """One picture on the page; samples are thumbnails, and a report should travel by mail."""
 _MAX_ANSWERS = 3
-_MAX_CHARACTERS = 360
+_HEAD, _TAIL = 240, 120
+"""Characters of a long text that are shown."""
 
 
 def task_samples(group: Sequence[LabelledRun]) -> Markup:
@@ -63,11 +64,9 @@ def _answered(entry: TaskSamples) -> Markup:
 
 def _shortened(text: str) -> str:
     """A long text without its middle: what to do stands at the beginning of a prompt or at its end."""
-    left_out = len(text) - _MAX_CHARACTERS
-    if left_out <= 0:
+    if len(text) <= _HEAD + _TAIL:
         return text
-    head, tail = text[: _MAX_CHARACTERS * 2 // 3], text[-_MAX_CHARACTERS // 3 :]
-    return f"{head} [... {count(left_out)} characters ...] {tail}"
+    return f"{text[:_HEAD]} [...] {text[-_TAIL:]}"
 
 
 def _classified(entry: TaskSamples, num_prompts: int) -> Markup:

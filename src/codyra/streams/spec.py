@@ -85,7 +85,7 @@ class TaskSpec(BaseModel):
         "test or val (validation for hf:).",
     )
     metric: str = Field("accuracy", description="How an answer is scored, by a name of codyra.text_metrics.")
-    choices: list[ClassName] | None = Field(
+    choices: list[Annotated[ClassName, Field(min_length=1)]] | None = Field(
         None,
         min_length=2,
         description="Answers of which the likeliest is given; null: an answer is generated.",
@@ -267,7 +267,7 @@ class StreamSpec(BaseModel):
     generation: Literal["greedy", "treelora", "likelihood"] = Field(
         "greedy",
         description="Answers are generated greedily, or sampled at temperature 0.1 (treelora); likelihood: trace's "
-        "tasks with letters to choose from are answered by the likeliest one.",
+        "tasks of letters get their choices.",
     )
     accuracy: Literal["exact", "prefix"] = Field(
         "exact",
@@ -305,8 +305,8 @@ class StreamSpec(BaseModel):
                     raise ValueError(
                         f"{key}: has no meaning without benchmark:; give it to each task, or remove it"
                     )
-        if self.variant is not None and self.benchmark not in (None, "trace"):
-            raise ValueError(f"variant: only trace has variants; remove it for {self.benchmark}")
+        if (self.benchmark == "trace") != (self.variant is not None):
+            raise ValueError("variant: trace has 500 or 5000, no other benchmark has one; mend or remove it")
         return self
 
     @model_validator(mode="after")
