@@ -84,6 +84,7 @@ def score_general_ability(
     _check_possible(view, include_path)
     with only_writer(run), _quiet():
         folder.sweep()
+        view = read_run(run)  # nobody else adds to it from here on
         if view.harness:
             folder.check_files(folder.read_json("manifest.json"), ["harness.json"])
         wanted = _resolve(tasks, include_path, num_fewshot, limit)
