@@ -53,11 +53,13 @@ def definitions(tmp_path_factory) -> Path:
         folder,
         "words",
         output_type="generate_until",
+        doc_to_choice=None,
         doc_to_target="{{choices[answer]}}",
         generation_kwargs={"until": ["\n"], "max_gen_toks": 3},
         metric_list=[{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     )
     define(folder, "code", unsafe_code=True)
+    define(folder, "torn", output_type="generate_until")  # would answer in more tokens than fit
     define(folder, "hollow", doc_to_text="{{nothing}}")
     both = {"group": "both", "task": ["colours", "words"], "aggregate_metric_list": [{"metric": "acc"}]}
     (folder / "both.yaml").write_text(yaml.safe_dump(both))
@@ -209,6 +211,10 @@ class TestMistakes:
             ("colour", "has no task 'colour'; near: colours"),
             ("colours,,words", "give names of tasks with commas"),
             ("code", "executes code that the model writes"),
+            (
+                "torn",
+                "'torn' of lm-evaluation-harness cannot be scored: Invalid configuration: requested max tokens",
+            ),
             ("hollow", "'hollow' of lm-evaluation-harness cannot be loaded: 'nothing' is undefined"),
         ],
     )

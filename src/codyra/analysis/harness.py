@@ -84,6 +84,7 @@ def score_general_ability(
     _check_possible(view, include_path)
     with only_writer(run), _quiet():
         folder.sweep()
+        view = read_run(run)  # nobody else adds to it from here on
         if view.harness:
             folder.check_files(folder.read_json("manifest.json"), ["harness.json"])
         wanted = _resolve(tasks, include_path, num_fewshot, limit)
@@ -163,7 +164,8 @@ def _resolve(
             raise UserError(
                 f"lm-evaluation-harness {harness} has no task {name!r}{hint}; for tasks of your own give --include-path"
             )
-        loaded = _load(manager, name)
+        with _at_fault(name, "loaded"):
+            loaded = manager.load([name])
         group, members = loaded["groups"].get(name), list(loaded["tasks"].values())
         if group is not None and group.aggregate_metric_list:
             parts = [(name, group.version, [group], members)]
@@ -178,16 +180,17 @@ def _resolve(
     return list(wanted.values())
 
 
-def _load(manager: Any, name: str) -> Any:
-    """What `TaskManager.load` gives; it fetches the data and tries the task's templates on the first example."""
+@contextlib.contextmanager
+def _at_fault(name: str, done: str) -> Iterator[None]:
+    """What goes wrong in the harness over a task's definition or data, in one line."""
     from jinja2 import TemplateError
 
     try:
-        return manager.load([name])
-    except (LookupError, OSError, RuntimeError, TypeError, ValueError, TemplateError) as error:
+        yield
+    except (AssertionError, LookupError, OSError, TypeError, ValueError, TemplateError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"task {name!r} of lm-evaluation-harness cannot be loaded: {reason}; mend its definition, its files or the "
+            f"task {name!r} of lm-evaluation-harness cannot be {done}: {reason}; mend its definition, its files or the "
             "way to the hub"
         ) from error
 
@@ -263,7 +266,8 @@ def _evaluate(model: Any, wanted: _Wanted, after: int) -> HarnessResult:
         if own is None or (own != 0 and asked.num_fewshot is not None):  # 0 means: never
             task.set_config(key="num_fewshot", value=asked.num_fewshot or 0)
         task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
-    found = lm_eval.evaluate(model, wanted.loaded, limit=asked.limit, log_samples=False)
+    with _at_fault(asked.task, "scored"):
+        found = lm_eval.evaluate(model, wanted.loaded, limit=asked.limit, log_samples=False)
     figures = found["results"][asked.task]
     scores, better = {}, {}
     for key, value in figures.items():
