@@ -124,6 +124,7 @@ def test_a_run_says_that_a_miniature_is_not_the_benchmark(xtail_run, tiny_clip):
         "prompts": "default",
         "label_space": "all",
         "tasks": list(XTAIL_CLASSES),
+        "model": None,
     }
     assert "mnist: train 20 of 60,000 images, test 10 of 10,000 images" in marks
     assert marks[0] == f"{tiny_clip} is not the published model, openai/clip-vit-base-patch16"

@@ -85,7 +85,9 @@ def test_a_loaded_model_is_frozen_and_in_eval_mode(family):
 @pytest.mark.parametrize("kind", list(SAVERS))
 def test_targets_are_the_linears_of_the_blocks_and_never_head_or_embedding(lm_directory, kind):
     family = load(lm_directory(kind))
-    of_block = {"attention": 2, "mlp": 2} if kind == "gpt2" else {"attention": 4, "mlp": 3}
+    of_block = {"gpt2": {"attention": 2, "mlp": 2}, "opt": {"attention": 4, "mlp": 2}}.get(
+        kind, {"attention": 4, "mlp": 3}
+    )
     for part, number in of_block.items():
         assert len(family.target_modules(part)) == 2 * number
     whole = family.target_modules("all")
@@ -259,33 +261,28 @@ def test_padding_changes_no_gradient(family):
     assert_close(gradients(family, 1), gradients(family, None))
 
 
-def test_checkpointing_changes_no_gradient_and_wakes_no_dropout(lm_directory, monkeypatch):
-    for kind in ("llama", "gemma2", "gpt2"):
-        family = load(lm_directory(kind))
-        expected = gradients(family, None)
-        for module in family.net.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.5
-        family.checkpoint_activations(True)
-        calls: list[int] = []
-        forward = type(family.net).forward
-        layers = [m for m in family.net.modules() if getattr(m, "gradient_checkpointing", False)]
-        assert len(layers) == 2
-        hooks = [
-            layer.mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1)) for layer in layers
-        ]
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2", "opt"])
+def test_checkpointing_changes_no_gradient_and_wakes_no_dropout(lm_directory, kind):
+    family = load(lm_directory(kind))
+    expected = gradients(family, None)
+    answers = family.score([quiz()])[0].answers
+    for module in family.net.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    calls: list[int] = []
+    mlp = {"opt": "fc1"}.get(kind, "mlp")
+    for name, module in family.net.named_modules():
+        if name.endswith(mlp):
+            module.register_forward_pre_hook(lambda *_: calls.append(1))
+    with family.checkpointed_activations(True):
         assert_close(expected, gradients(family, None))
         assert len(calls) == 4, "each of two layers, once forward and once again for the backward pass"
         assert not any(module.training for module in family.net.modules())
-        scored = family.score([quiz()])
-        family.checkpoint_activations(False)
-        calls.clear()
+        assert family.score([quiz()])[0].answers == answers
+    calls.clear()
+    with family.checkpointed_activations(False):
         assert_close(expected, gradients(family, None))
-        assert len(calls) == 2
-        assert family.score([quiz()])[0].answers == scored[0].answers
-        assert type(family.net).forward is forward
-        for hook in hooks:
-            hook.remove()
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])

@@ -19,6 +19,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -127,6 +129,13 @@ def save_gemma3(directory: Path, **options) -> Path:
     return _save(directory, Gemma3ForCausalLM, Gemma3TextConfig, sizes, options)
 
 
+def save_opt(directory: Path, **options) -> Path:
+    """Learnt positions; its layers drop out by themselves."""
+    sizes = {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64, "dropout": 0.5}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": WINDOW}
+    return _save(directory, OPTForCausalLM, OPTConfig, sizes, options)
+
+
 def save_qwen3(directory: Path, **options) -> Path:
     """Queries and keys are normalised."""
     special = {"bos": None, "eos": "<|im_end|>", "pad": "<|endoftext|>"}
@@ -167,6 +176,7 @@ LM_SAVERS: dict[str, Callable[..., Path]] = {
 FURTHER_SAVERS: dict[str, Callable[..., Path]] = {
     "gemma2": save_gemma2,
     "gemma3": save_gemma3,
+    "opt": save_opt,
     "qwen3": save_qwen3,
 }
 
