@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from codyra.errors import UserError
 from codyra.streams.answers import AnswerRecords, AnswerSource, Prompt, count_repeated, examples_sha256
-from codyra.streams.shots import draw_shots, draw_test, restore_shots
+from codyra.streams.shots import choose_shots, draw_test
 from codyra.streams.spec import StreamSpec, TaskSpec
 
 
@@ -85,14 +85,7 @@ def build_instruction_task(
             f"{source.train.place} has {len(every)} records, fewer than shots: {spec.shots}; lower shots or set "
             "allow_fewer: true"
         )
-    if stored is not None:
-        chosen = restore_shots(stored, [every], dataset=spec.name, shots=spec.shots)
-        shots = dict(stored)
-    else:
-        chosen = None
-        if spec.shots is not None:
-            chosen = draw_shots([every], seed=seed, dataset=spec.name, shots=spec.shots)
-        shots = {"seed": seed, "dataset": spec.name, "shots": spec.shots, "positions": chosen}
+    shots, chosen = choose_shots([every], seed=seed, dataset=spec.name, shots=spec.shots, stored=stored)
     scored = draw_test(
         range(len(source.test.prompts)), seed=seed, dataset=spec.name, count=spec.test_examples
     )

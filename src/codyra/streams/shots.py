@@ -27,6 +27,30 @@ def draw_shots(positions: Sequence[Sequence[int]], *, seed: int, dataset: str, s
     ]
 
 
+def choose_shots(
+    positions: Sequence[Sequence[int]],
+    *,
+    seed: int,
+    dataset: str,
+    shots: int | None,
+    stored: Mapping[str, Any] | None,
+) -> tuple[dict[str, Any], list[int] | None]:
+    """Content of shots.json, and the positions to train on; None for all of them.
+
+    Args:
+        stored: content of shots.json of a run that goes on; it wins over the generator.
+
+    Raises:
+        UserError: the stored choice does not fit.
+    """
+    if stored is not None:
+        return dict(stored), restore_shots(stored, positions, dataset=dataset, shots=shots)
+    chosen = None
+    if shots is not None:
+        chosen = draw_shots(positions, seed=seed, dataset=dataset, shots=shots)
+    return {"seed": seed, "dataset": dataset, "shots": shots, "positions": chosen}, chosen
+
+
 def draw_test(positions: Sequence[int], *, seed: int, dataset: str, count: int | None) -> list[int]:
     """At most `count` of these test examples, in file order; None: all of them.
 

@@ -18,7 +18,7 @@ from codyra.streams.images import ImageInput
 from codyra.streams.instructions import InstructionTask, build_instruction_task
 from codyra.streams.kinds import Kind, check_kind
 from codyra.streams.records import Modality, Records, Source
-from codyra.streams.shots import draw_shots, draw_test, restore_shots
+from codyra.streams.shots import choose_shots, draw_test
 from codyra.streams.sources import load_answers, load_source
 from codyra.streams.spec import StreamSpec, TaskSpec, check_prompt
 
@@ -146,14 +146,7 @@ def _build_task(
                 f"class '{class_names[fewest]}' has {len(of_train[fewest])} training examples, fewer than "
                 f"shots: {spec.shots}; lower shots or set allow_fewer: true"
             )
-    if stored is not None:
-        chosen = restore_shots(stored, of_train, dataset=spec.name, shots=spec.shots)
-        shots = dict(stored)
-    else:
-        chosen = None
-        if spec.shots is not None:
-            chosen = draw_shots(of_train, seed=seed, dataset=spec.name, shots=spec.shots)
-        shots = {"seed": seed, "dataset": spec.name, "shots": spec.shots, "positions": chosen}
+    shots, chosen = choose_shots(of_train, seed=seed, dataset=spec.name, shots=spec.shots, stored=stored)
     scored = draw_test(_file_order(of_test), seed=seed, dataset=spec.name, count=spec.test_examples)
     prompt = default_prompt if spec.prompt is None else spec.prompt
     prompts = _render(prompt, class_names, spec.underscores)
