@@ -129,7 +129,7 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     num_examples = sum(len(task.test) for task in read) + sum(len(task.train) for task in tasks)
     with narrator.work(f"checking {family.modality.removesuffix('s')}s", num_examples) as tell:
         family.prepare(read, tell, narrator.say)
-        for task in read:
+        for task in tasks:  # a guard's one split stands in for both, which would be noted
             if isinstance(task, InstructionTask):
                 for note in task.notes:
                     narrator.say(f"{task.name}: {note}")

@@ -129,7 +129,10 @@ class CausalLM(Family):
                             f"task '{task.name}', {what} record {number}: the answer is empty; mend or drop the record"
                         )
             if self._has_chat(task.test.inputs):
-                _ = self._tokens.end_of_turn_id
+                try:
+                    _ = self._tokens.end_of_turn_id
+                except UserError as error:
+                    raise UserError(f"task '{task.name}', {error}") from error
 
     def prepare(
         self,
@@ -145,20 +148,21 @@ class CausalLM(Family):
         """
         for task in tasks:
             training, test = self._training_rows(task), self._test_rows(task)
-            self._check_window(task.name, "training", max(len(row.ids) for row in training))
+            at = f"task '{task.name}': a"
+            self._check_window(f"{at} training prompt", max(len(row.ids) for row in training))
             longest = max(len(row.ids) for row in test) + task.max_new_tokens
             if task.choices:
                 longest = max(len(row.ids) for row in self._choice_rows(task))
-            self._check_window(task.name, "test", longest)
+            self._check_window(f"{at} test prompt", longest)
             if say is not None and (notice := _notice(task.name, training, test)):
                 say(notice)
             if progress is not None:
                 progress(len(task.test))
 
-    def _check_window(self, name: str, what: str, needed: int) -> None:
+    def _check_window(self, what: str, needed: int) -> None:
         if self.window is not None and needed > self.window:
             raise UserError(
-                f"task '{name}': a {what} prompt with its answer can have {needed} tokens, but the model "
+                f"{what} with its answer can have {needed} tokens, but the model "
                 f"({self.model_type}) reads {self.window}; lower max_prompt_tokens, or max_answer_tokens and "
                 "max_new_tokens"
             )
@@ -252,7 +256,7 @@ class CausalLM(Family):
         """
         rows = self._tokens.rows(prompts, None, ("", ""), "prompt")
         for number, row in enumerate(rows, start=1):
-            self._check_window(f"prompt {number}", "given", len(row.ids) + max_new_tokens)
+            self._check_window(f"prompt {number}", len(row.ids) + max_new_tokens)
         written: dict[int, NewTokens] = {}
         for part in self._writer(prompts).greedy([row.ids for row in rows], max_new_tokens, batch_size):
             written |= part
