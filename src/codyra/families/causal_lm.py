@@ -1,6 +1,6 @@
 """Causal language models: prompts are answered, token after token, and only the answers are learnt."""
 
-# Shapes: N rows, L tokens, T tokens of all answers, V vocabulary
+# Shapes: N rows, L tokens, A tokens of the longest answer, V vocabulary
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from codyra.errors import UserError
 from codyra.families.answer_tokens import AnswerTokenizer, Row
-from codyra.families.answers import NO_TARGET, AnswerObjective, answer_batch
+from codyra.families.answers import AnswerObjective, answer_batch
 from codyra.families.family import AnswerScore, AnswerSettings, AnswerSplit, AnswerTask, Batch, Family, Prompt
 from codyra.families.generation import NewTokens, Writer
 from codyra.families.likelihood import log_likelihoods
@@ -83,7 +83,8 @@ class CausalLM(Family):
             UserError: it is not; transformers counts some encoders among the causal language models.
         """
         short, longer = (Row(torch.arange(length), length - 2, False, False) for length in (3, 4))
-        after_two, followed, _ = self.answer_logits(self._answer_batch([short, longer]))
+        logits_NAV = self.answer_logits(self._answer_batch([short, longer])).float()
+        after_two, followed = logits_NAV[0, -1], logits_NAV[1, 0]
         tolerance = 1e-3 if self.net.dtype in (torch.float32, torch.float64) else 0.1
         if (after_two - followed).abs().max() > tolerance * after_two.std():
             raise UserError(
@@ -185,9 +186,9 @@ class CausalLM(Family):
         )
 
     def answer_logits(self, batch: Batch) -> Tensor:
-        """Logits (T, V), at least float32, of the tokens of `targets`, row by row."""
-        targets_NA = batch["targets"]
-        options = {"position_ids": batch["position_ids"], "logits_to_keep": targets_NA.shape[1]}
+        """Logits (N, A, V) for every entry of `targets`, in the dtype that the network gives."""
+        longest = batch["targets"].shape[1]
+        options = {"position_ids": batch["position_ids"], "logits_to_keep": longest}
         with self._recomputing():
             logits_NLV: Tensor = self.net(
                 input_ids=batch["input_ids"],
@@ -195,8 +196,8 @@ class CausalLM(Family):
                 use_cache=False,
                 **{name: value for name, value in options.items() if name in self._forward_options},
             ).logits
-        logits_TV = logits_NLV[:, -targets_NA.shape[1] :][targets_NA != NO_TARGET]
-        return logits_TV.to(torch.promote_types(logits_TV.dtype, torch.float32))
+        # The gradient of a slice is a copy, even when it is a slice of everything.
+        return logits_NLV if logits_NLV.shape[1] == longest else logits_NLV[:, -longest:]
 
     @contextmanager
     def checkpointed_activations(self, wanted: bool) -> Iterator[None]:

@@ -1,8 +1,9 @@
 """The likeliest of given answers, without writing any."""
 
-# Shapes: T tokens of all answers of a batch, A of one of them, V vocabulary
+# Shapes: N rows, A tokens of an answer, of the longest in a batch (N, A, V), V vocabulary
 from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from codyra.families.answer_tokens import Row
@@ -27,13 +28,13 @@ def log_likelihoods(
     groups = sorted(alike.values(), key=lambda group: -len(rows[group[0]].ids))
     for start in range(0, len(groups), batch_size):
         part = groups[start : start + batch_size]
-        first_rows = [rows[group[0]] for group in part]
-        log_shares_TV = logits(batch(first_rows)).log_softmax(dim=-1)
+        logits_NAV = logits(batch([rows[group[0]] for group in part]))
+        wide = torch.promote_types(logits_NAV.dtype, torch.float32)
         sums: dict[int, float] = {}
-        for group, of_row_AV in zip(
-            part, log_shares_TV.split([row.num_answer for row in first_rows]), strict=True
-        ):
+        for group, logits_AV in zip(part, logits_NAV, strict=True):
+            first = len(logits_AV) - rows[group[0]].num_answer
+            log_shares_AV = logits_AV[first:].log_softmax(dim=-1, dtype=wide)
             for position in group:
-                answer_A = rows[position].ids[-len(of_row_AV) :].long().to(of_row_AV.device)
-                sums[position] = float(of_row_AV.gather(1, answer_A[:, None]).sum())
+                answer_A = rows[position].ids[-len(log_shares_AV) :].long().to(log_shares_AV.device)
+                sums[position] = float(log_shares_AV.gather(1, answer_A[:, None]).sum())
         yield sums
