@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor
 
 from codyra.engine.config import RunConfig, TrainConfig, model_path
@@ -160,8 +161,12 @@ def make_accelerator(train: TrainConfig) -> Accelerator:
     if train.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("train.precision: fp16 needs a GPU; use bf16 or fp32")
     # accelerate keeps the first precision of the process for ever; a second run may want another one.
-    AcceleratorState._reset_state()
-    return Accelerator(mixed_precision={"fp32": "no"}.get(train.precision, train.precision))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(
+        mixed_precision={"fp32": "no"}.get(train.precision, train.precision),
+        # Parts of a batch are weighed by what they count; a number of them in accelerate's config divides nothing.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
 
 
 def _check_methods_options(plan: Plan) -> list[str]:

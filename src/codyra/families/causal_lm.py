@@ -20,8 +20,9 @@ from codyra.families.answer_tokens import AnswerTokenizer, Row
 from codyra.families.answers import AnswerObjective, answer_batch
 from codyra.families.family import AnswerScore, AnswerSettings, AnswerSplit, AnswerTask, Batch, Family, Prompt
 from codyra.families.generation import NewTokens, Writer
-from codyra.families.likelihood import log_likelihoods
+from codyra.families.likelihood import alike, log_likelihoods
 from codyra.families.saving import save_directory
+from codyra.families.shares import batches_by_length, share, together
 from codyra.families.targets import find_targets
 from codyra.text_metrics import METRICS
 
@@ -254,8 +255,9 @@ class CausalLM(Family):
         rows = self._tokens.rows(prompts, None, ("", ""), "prompt")
         for number, row in enumerate(rows, start=1):
             self._check_window(f"prompt {number}", "given", len(row.ids) + max_new_tokens)
+        batches = batches_by_length([len(row.ids) for row in rows], batch_size)
         written: dict[int, NewTokens] = {}
-        for part in self._writer(prompts).greedy([row.ids for row in rows], max_new_tokens, batch_size):
+        for part in self._writer(prompts).greedy([row.ids for row in rows], batches, max_new_tokens):
             written |= part
         return [self._decode(written[position].ids) for position in range(len(prompts))]
 
@@ -293,15 +295,13 @@ class CausalLM(Family):
         writer = self._writer(task.test.inputs)
         prompts = [row.ids for row in rows]
         if self.settings.generation == "treelora":
-            parts = writer.sampled(prompts, task.max_new_tokens, self.settings.seed, task.name)
+            positions = share(range(len(rows)))
+            parts = writer.sampled(prompts, positions, task.max_new_tokens, self.settings.seed, task.name)
         else:
-            parts = writer.greedy(prompts, task.max_new_tokens, batch_size)
-        written: dict[int, NewTokens] = {}
-        for part in parts:
-            written |= part
-            progress(len(part))
-        in_order = [written[position] for position in range(len(rows))]
-        return [self._decode(new.ids) for new in in_order], sum(not new.ended for new in in_order)
+            batches = share(batches_by_length([len(prompt) for prompt in prompts], batch_size))
+            parts = writer.greedy(prompts, batches, task.max_new_tokens)
+        written = together(parts, len(rows), progress)
+        return [self._decode(new.ids) for new in written], sum(not new.ended for new in written)
 
     def _likeliest(
         self, task: AnswerTask, num_examples: int, batch_size: int, progress: Callable[[int], None]
@@ -309,12 +309,15 @@ class CausalLM(Family):
         """For every test example the choice of the greatest likelihood, the first of equal ones."""
         num_choices = len(task.choices)
         rows = self._choice_rows(task)[: num_examples * num_choices]
-        sums: dict[int, float] = {}
-        done = 0
-        for part in log_likelihoods(rows, self.answer_logits, self._answer_batch, batch_size):
-            sums |= part
-            progress(len(sums) // num_choices - done)
-            done = len(sums) // num_choices
+        groups = alike(rows)
+        batches = share(batches_by_length([len(rows[group[0]].ids) for group in groups], batch_size))
+        parts = log_likelihoods(
+            rows,
+            ([groups[index] for index in batch] for batch in batches),
+            self.answer_logits,
+            self._answer_batch,
+        )
+        sums = together(parts, len(rows), progress, per_example=num_choices)
         return [
             max(enumerate(task.choices), key=lambda choice: sums[example * num_choices + choice[0]])[1]
             for example in range(num_examples)
