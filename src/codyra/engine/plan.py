@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor
 
 from codyra.engine.config import RunConfig, TrainConfig, model_path
@@ -160,8 +161,12 @@ def make_accelerator(train: TrainConfig) -> Accelerator:
     if train.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("train.precision: fp16 needs a GPU; use bf16 or fp32")
     # accelerate keeps the first precision of the process for ever; a second run may want another one.
-    AcceleratorState._reset_state()
-    return Accelerator(mixed_precision={"fp32": "no"}.get(train.precision, train.precision))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(
+        mixed_precision={"fp32": "no"}.get(train.precision, train.precision),
+        # Parts of a batch are weighed by what they count; a number of them in accelerate's config divides nothing.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
 
 
 def _check_methods_options(plan: Plan) -> list[str]:
@@ -250,13 +255,19 @@ def _time_step(plan: Plan, objective: Objective, positions: list[int]) -> float:
 
 
 def scoring_cost(plan: Plan) -> float:
-    """Seconds to score all test sets once: the prompts, and the examples extrapolated from a batch of every task."""
+    """Seconds to score all test sets once, extrapolated from a batch of every task.
+
+    Where tasks share their prompts these are measured apart, with one example of each.
+    """
     size = plan.config.train.eval_batch_size
-    seconds = _time_scoring(plan, plan.tasks, 1)
+    seconds = _time_scoring(plan, plan.tasks, 1) if plan.family.pooled else 0.0
     for task in plan.tasks:
-        one, batch = (_time_scoring(plan, [task], count) for count in (1, size))
-        measured = min(size, len(task.test))
-        seconds += max(0.0, batch - one) / max(1, measured - 1) * len(task.test)
+        measured, batch = min(size, len(task.test)), _time_scoring(plan, [task], size)
+        if plan.family.pooled:
+            one = _time_scoring(plan, [task], 1)
+            seconds += max(0.0, batch - one) / max(1, measured - 1) * len(task.test)
+        else:  # a written answer takes as long as its tokens do, whatever else is in the batch
+            seconds += batch * math.ceil(len(task.test) / measured)
     return seconds
 
 

@@ -160,7 +160,8 @@ def train_task(
     crop_rng = private_random(seed, "crops", ctx.task_index)
     pending: list[dict[str, float | Tensor]] = []
     first = 0
-    with seeded_torch(seed, "dropout", ctx.task_index):
+    # Processes have examples of their own, so also draws.
+    with seeded_torch(seed, "dropout", ctx.task_index, accelerator.process_index):
         if resume is not None:
             restore(resume, method, ctx, optimizer, crop_rng, accelerator)
             first = resume.step
