@@ -20,6 +20,7 @@ from torch import Tensor
 from codyra.engine.config import RunConfig, TrainConfig, model_path
 from codyra.engine.progress import Narrator
 from codyra.engine.rng import private_random, seeded_torch
+from codyra.engine.sharding import check_sharding
 from codyra.errors import UserError
 from codyra.families import AnswerSettings, Family, Objective, load_family
 from codyra.methods import Method, TaskContext, build_method
@@ -156,17 +157,19 @@ def make_accelerator(train: TrainConfig) -> Accelerator:
     """The processes, device and precision of this run.
 
     Raises:
-        UserError: fp16 without a GPU.
+        UserError: fp16 without a GPU, or a config of accelerate under which training would go wrong.
     """
     if train.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("train.precision: fp16 needs a GPU; use bf16 or fp32")
     # accelerate keeps the first precision of the process for ever; a second run may want another one.
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision={"fp32": "no"}.get(train.precision, train.precision),
         # Parts of a batch are weighed by what they count; a number of them in accelerate's config divides nothing.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
+    check_sharding(accelerator)
+    return accelerator
 
 
 def _check_methods_options(plan: Plan) -> list[str]:
