@@ -121,8 +121,14 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     targets = family.target_modules(method.targets) if method.targets is not None else []
     full_parameters = family.full_parameters()
     touched = method.adapter.touched(targets, full_parameters)
-    # A copy even on the CPU: the network's own tensors are about to be trained and overwritten.
-    base = {name: family.net.get_parameter(name).detach().to("cpu", copy=True) for name in touched}
+    quantized = _quantize(family, method, config, accelerator, narrator)
+    # Copies even on the CPU: the network's own tensors are about to be trained and overwritten.
+    base = {
+        name: quantized[name]
+        if name in quantized
+        else family.net.get_parameter(name).detach().to("cpu", copy=True)
+        for name in touched
+    }
     guard_task = guarded[0] if guarded else None
     plan = Plan(config, family, tasks, method, targets, full_parameters, base, accelerator, guard_task)
     for notice in _check_methods_options(plan):
@@ -138,6 +144,30 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
         check_images([task for task in tasks if isinstance(task, Task)], tell)
     family.to(accelerator.device)
     return plan
+
+
+def _quantize(
+    family: Family, method: Method, config: RunConfig, accelerator: Accelerator, narrator: Narrator
+) -> dict[str, Tensor]:
+    """Quantise the network if the config says so; the weights that it has let go of, by name.
+
+    Raises:
+        UserError: the model or the method cannot do with quantised weights.
+    """
+    kind = config.model.quantize
+    if kind is None:
+        return {}
+    if method.trains and method.targets is None:
+        raise UserError(
+            f"method {method.name} trains the weights that model.quantize holds in {kind}; use a method with "
+            "adapters (codyra, lora), or set model.quantize to null"
+        )
+    weights = family.quantize(kind, accelerator.device)
+    narrator.say(
+        f"model.quantize: tasks are learnt and scored on weights in {kind}; updates are merged into those in "
+        f"{config.model.dtype}, of which checkouts are made"
+    )
+    return weights
 
 
 def _guard_stream(config: RunConfig) -> StreamSpec:
