@@ -133,7 +133,8 @@ FORMATS = {
     "float32": {"dtype": "float32"},
     "float32, bf16 autocast": {"dtype": "float32", "precision": "bf16"},
     "bfloat16": {"dtype": "bfloat16"},
-    "4-bit": {"dtype": "4-bit"},
+    "bfloat16, bf16 autocast": {"dtype": "bfloat16", "precision": "bf16"},
+    "4-bit, bf16 autocast": {"dtype": "4-bit", "precision": "bf16"},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "r=8": {},
@@ -369,8 +370,9 @@ def closed_form(case: Case) -> Parts:
     F, Q, K = linears["gate_proj"][1], linears["q_proj"][1], linears["k_proj"][1]
     adapted = [name for name in linears if case.targets == "all" or name in case.targets]
     stored = 4 if case.dtype == "float32" else 2
-    autocast = stored == 4 and case.precision == "bf16"
+    autocast = case.precision == "bf16"
     computed = 2 if autocast else stored
+    cast = 2 if autocast and stored == 4 else 0  # bytes of every weight that is used
 
     num_linear = sum(inside * outside for inside, outside in linears.values())
     num_other = V * D * (1 if config.tie_word_embeddings else 2) + (2 * layers + 1) * D
@@ -391,10 +393,8 @@ def closed_form(case: Case) -> Parts:
     ranks = 2 * (2 if autocast else 4) * case.r * len(adapted)  # before and behind the gate
     kept = 2 * 4 * D + computed * (2 * Q + 2 * K + 3 * F) + inputs + ranks
     tokens = case.micro_batch * (case.prompt + case.answer - 1)
-    block = tokens * kept + (2 * num_linear if autocast else 0)
-    head = V * (
-        2 * computed * case.micro_batch * case.answer + 3 * 4 * POSITIONS_AT_ONCE + (2 * D if autocast else 0)
-    )
+    block = tokens * kept + cast * num_linear
+    head = V * (2 * computed * case.micro_batch * case.answer + 3 * 4 * POSITIONS_AT_ONCE + cast * D)
     if case.checkpointing:
         rest = tokens * layers * stored * D + max(head, block + tokens * 2 * computed * F)
     else:
@@ -461,7 +461,7 @@ def measured_table(names: Iterable[str], changes: dict[str, Any]) -> list[dict[s
     print(f"|{'---|' * 8}")
     for name in names:
         for format_, options in FORMATS.items():
-            for checkpointing in (True, False) if format_ != "4-bit" else ():
+            for checkpointing in (True, False) if options["dtype"] != "4-bit" else ():
                 case = Case(name, **{**options, "checkpointing": checkpointing, **changes})
                 parts, formula = predict(case), closed_form(case)
                 measured, seconds = measure(case)
