@@ -20,8 +20,10 @@ from codyra.families.answer_tokens import AnswerTokenizer, Row
 from codyra.families.answers import AnswerObjective, answer_batch
 from codyra.families.family import AnswerScore, AnswerSettings, AnswerSplit, AnswerTask, Batch, Family, Prompt
 from codyra.families.generation import NewTokens, Writer
-from codyra.families.likelihood import log_likelihoods
+from codyra.families.likelihood import alike, log_likelihoods
+from codyra.families.quantized import Quantization, QuantizedLinear, quantize_linears
 from codyra.families.saving import save_directory
+from codyra.families.shares import batches_by_length, share, together
 from codyra.families.targets import find_targets
 from codyra.text_metrics import METRICS
 
@@ -74,6 +76,7 @@ class CausalLM(Family):
         self._forward_options = frozenset(inspect.signature(net.forward).parameters)
         self._checkpointed: list[GradientCheckpointingLayer] = []
         self._rows: dict[tuple[object, ...], list[Row]] = {}
+        self._unquantized: tuple[str, int] | None = None
 
     @torch.no_grad()
     def check_reading(self) -> None:
@@ -109,6 +112,33 @@ class CausalLM(Family):
         net: Any = self.net
         return find_targets(self.net, targets, self.towers, head=net.get_output_embeddings())
 
+    # Weights in 8 or 4 bit
+
+    def quantize(self, kind: Quantization, device: torch.device | str) -> dict[str, Tensor]:
+        exact = super().fingerprint(), super().num_parameters
+        weights = quantize_linears(self.net, self.target_modules("all"), kind, device)
+        self._unquantized = exact
+        return weights
+
+    def write_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """As `Family.write_weights`; a quantised layer quantises its tensor."""
+        plain = {}
+        for name, weight in weights.items():
+            layer = self.net.get_submodule(name.rpartition(".")[0])
+            if isinstance(layer, QuantizedLinear):
+                layer.hold(weight.to(layer.weight.device))
+            else:
+                plain[name] = weight
+        super().write_weights(plain)
+
+    def fingerprint(self) -> str:
+        """As `Family.fingerprint`; of the weights before they were quantised."""
+        return super().fingerprint() if self._unquantized is None else self._unquantized[0]
+
+    @property
+    def num_parameters(self) -> int:
+        return super().num_parameters if self._unquantized is None else self._unquantized[1]
+
     def check(self, tasks: Sequence[AnswerTask]) -> None:
         """Look for what would only fail in the middle of a run; lengths are looked at by `prepare`.
 
@@ -130,7 +160,10 @@ class CausalLM(Family):
                             f"task '{task.name}', {what} record {number}: the answer is empty; mend or drop the record"
                         )
             if self._has_chat(task.test.inputs):
-                _ = self._tokens.end_of_turn_id
+                try:
+                    _ = self._tokens.end_of_turn_id
+                except UserError as error:
+                    raise UserError(f"task '{task.name}', {error}") from error
 
     def prepare(
         self,
@@ -146,20 +179,21 @@ class CausalLM(Family):
         """
         for task in tasks:
             training, test = self._training_rows(task), self._test_rows(task)
-            self._check_window(task.name, "training", max(len(row.ids) for row in training))
+            at = f"task '{task.name}': a"
+            self._check_window(f"{at} training prompt", max(len(row.ids) for row in training))
             longest = max(len(row.ids) for row in test) + task.max_new_tokens
             if task.choices:
                 longest = max(len(row.ids) for row in self._choice_rows(task))
-            self._check_window(task.name, "test", longest)
+            self._check_window(f"{at} test prompt", longest)
             if say is not None and (notice := _notice(task.name, training, test)):
                 say(notice)
             if progress is not None:
                 progress(len(task.test))
 
-    def _check_window(self, name: str, what: str, needed: int) -> None:
+    def _check_window(self, what: str, needed: int) -> None:
         if self.window is not None and needed > self.window:
             raise UserError(
-                f"task '{name}': a {what} prompt with its answer can have {needed} tokens, but the model "
+                f"{what} with its answer can have {needed} tokens, but the model "
                 f"({self.model_type}) reads {self.window}; lower max_prompt_tokens, or max_answer_tokens and "
                 "max_new_tokens"
             )
@@ -253,9 +287,10 @@ class CausalLM(Family):
         """
         rows = self._tokens.rows(prompts, None, ("", ""), "prompt")
         for number, row in enumerate(rows, start=1):
-            self._check_window(f"prompt {number}", "given", len(row.ids) + max_new_tokens)
+            self._check_window(f"prompt {number}", len(row.ids) + max_new_tokens)
+        batches = batches_by_length([len(row.ids) for row in rows], batch_size)
         written: dict[int, NewTokens] = {}
-        for part in self._writer(prompts).greedy([row.ids for row in rows], max_new_tokens, batch_size):
+        for part in self._writer(prompts).greedy([row.ids for row in rows], batches, max_new_tokens):
             written |= part
         return [self._decode(written[position].ids) for position in range(len(prompts))]
 
@@ -293,15 +328,13 @@ class CausalLM(Family):
         writer = self._writer(task.test.inputs)
         prompts = [row.ids for row in rows]
         if self.settings.generation == "treelora":
-            parts = writer.sampled(prompts, task.max_new_tokens, self.settings.seed, task.name)
+            positions = share(range(len(rows)))
+            parts = writer.sampled(prompts, positions, task.max_new_tokens, self.settings.seed, task.name)
         else:
-            parts = writer.greedy(prompts, task.max_new_tokens, batch_size)
-        written: dict[int, NewTokens] = {}
-        for part in parts:
-            written |= part
-            progress(len(part))
-        in_order = [written[position] for position in range(len(rows))]
-        return [self._decode(new.ids) for new in in_order], sum(not new.ended for new in in_order)
+            batches = share(batches_by_length([len(prompt) for prompt in prompts], batch_size))
+            parts = writer.greedy(prompts, batches, task.max_new_tokens)
+        written = together(parts, len(rows), progress)
+        return [self._decode(new.ids) for new in written], sum(not new.ended for new in written)
 
     def _likeliest(
         self, task: AnswerTask, num_examples: int, batch_size: int, progress: Callable[[int], None]
@@ -309,12 +342,15 @@ class CausalLM(Family):
         """For every test example the choice of the greatest likelihood, the first of equal ones."""
         num_choices = len(task.choices)
         rows = self._choice_rows(task)[: num_examples * num_choices]
-        sums: dict[int, float] = {}
-        done = 0
-        for part in log_likelihoods(rows, self.answer_logits, self._answer_batch, batch_size):
-            sums |= part
-            progress(len(sums) // num_choices - done)
-            done = len(sums) // num_choices
+        groups = alike(rows)
+        batches = share(batches_by_length([len(rows[group[0]].ids) for group in groups], batch_size))
+        parts = log_likelihoods(
+            rows,
+            ([groups[index] for index in batch] for batch in batches),
+            self.answer_logits,
+            self._answer_batch,
+        )
+        sums = together(parts, len(rows), progress, per_example=num_choices)
         return [
             max(enumerate(task.choices), key=lambda choice: sums[example * num_choices + choice[0]])[1]
             for example in range(num_examples)
@@ -376,6 +412,7 @@ class CausalLM(Family):
     # Saving
 
     def save(self, directory: Path) -> None:
+        assert self._unquantized is None, "a checkout is made of the weights that were quantised"
         net: Any = self.net
         own = net.generation_config
         # transformers refuses to save some of the configs that it loads; the file goes along as it was.

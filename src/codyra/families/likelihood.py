@@ -1,7 +1,7 @@
 """The likeliest of given answers, without writing any."""
 
 # Shapes: N rows, A tokens of an answer, of the longest in a batch (N, A, V), V vocabulary
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,24 +10,28 @@ from codyra.families.answer_tokens import Row
 from codyra.families.family import Batch
 
 
+def alike(rows: Sequence[Row]) -> list[list[int]]:
+    """Positions of rows that differ in their last token alone, as a prompt with one letter or another does."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for position, row in enumerate(rows):
+        groups.setdefault((row.num_answer, *row.ids[:-1].tolist()), []).append(position)
+    return list(groups.values())
+
+
 def log_likelihoods(
     rows: Sequence[Row],
+    batches: Iterable[Sequence[Sequence[int]]],
     logits: Callable[[Batch], Tensor],
     batch: Callable[[Sequence[Row]], Batch],
-    batch_size: int,
 ) -> Iterator[dict[int, float]]:
     """Sum of the log-probabilities of the answer's tokens of every row.
 
-    Rows that differ in their last token alone, as a prompt with one letter or another does, are computed as one.
-    Yields batch by batch the sums of the rows at these positions; rows of like length make a batch, the longest
-    first.
+    Args:
+        batches: of groups of `alike` rows, each of which is computed as one.
+
+    Yields for each batch the sums of its rows by their positions.
     """
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for position, row in enumerate(rows):
-        alike.setdefault((row.num_answer, *row.ids[:-1].tolist()), []).append(position)
-    groups = sorted(alike.values(), key=lambda group: -len(rows[group[0]].ids))
-    for start in range(0, len(groups), batch_size):
-        part = groups[start : start + batch_size]
+    for part in batches:
         logits_NAV = logits(batch([rows[group[0]] for group in part]))
         wide = torch.promote_types(logits_NAV.dtype, torch.float32)
         sums: dict[int, float] = {}
