@@ -48,7 +48,12 @@ def test_tensors_without_memory_count_as_those_with(case):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"r": 16, "targets": "all", "dtype": "bfloat16"}, {"dtype": "4-bit", "precision": "bf16"}]
+    "options",
+    [
+        {},
+        {"r": 16, "targets": "all", "dtype": "bfloat16"},
+        {"dtype": "bfloat16", "quantize": "4bit", "precision": "bf16"},
+    ],
 )
 def test_the_formula_is_exact_but_for_activations_and_near_for_those(options):
     case = tiny(**options)
