@@ -6,8 +6,7 @@
 `--predict` takes codyra's own step (adapters, objective, autocast, recomputation, optimizer) at full size on tensors
 that have no memory and counts the bytes of those that exist at once. It needs neither weights nor a GPU, follows the
 code, and with tensors that have memory counts the same to the byte. What is no tensor is not in it: workspaces of
-kernels, the CUDA context (about half a GB), gaps of the allocator. 4-bit rows are the bfloat16 step with the linears of
-the blocks counted at 4.5 bits a weight, and one of them widened. A model is a name of MODELS or a directory with a
+kernels, the CUDA context (about half a GB), gaps of the allocator. A model is a name of MODELS or a directory with a
 config.json; `--set` changes a field of every row (see Case).
 
 `--measure` takes the step with random weights, one process per row: the peak resident set of the process (ru_maxrss)
@@ -58,6 +57,7 @@ from codyra.engine.rng import private_random
 from codyra.families import AnswerSettings
 from codyra.families.answers import POSITIONS_AT_ONCE
 from codyra.families.causal_lm import CausalLM
+from codyra.families.quantized import BLOCK, Quantization, quantize_linears
 from codyra.methods import TaskContext, build_method
 from codyra.methods.registry import parse_options
 from codyra.streams import AnswerSplit, InstructionTask
@@ -133,7 +133,8 @@ FORMATS = {
     "float32": {"dtype": "float32"},
     "float32, bf16 autocast": {"dtype": "float32", "precision": "bf16"},
     "bfloat16": {"dtype": "bfloat16"},
-    "4-bit": {"dtype": "4-bit"},
+    "bfloat16, bf16 autocast": {"dtype": "bfloat16", "precision": "bf16"},
+    "4-bit, bf16 autocast": {"dtype": "bfloat16", "quantize": "4bit", "precision": "bf16"},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "r=8": {},
@@ -148,19 +149,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
 PREDICTED = ("Llama-2-7B", "gemma-2b", "Llama-3.2-1B")
 MEASURED = ("100M", "300M", "Llama-3.2-1B")
 
-FOUR_BITS = 0.5 + 4 / 64
-"""Bytes of a weight: two to a byte, and a float32 scale for every 64."""
-
 
 @dataclass(frozen=True)
 class Case:
-    """One training setting; `dtype` and `precision` as `model.dtype` and `train.precision`, "4-bit" added.
+    """One training setting, in the words of a run's config.
 
     `prompt` and `answer`: tokens of every example, the answer's end included.
     """
 
     model: str
-    dtype: Literal["float32", "bfloat16", "4-bit"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    quantize: Quantization | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     r: int = 8
     targets: str | tuple[str, ...] = ATTENTION
@@ -253,9 +252,8 @@ def train(case: Case, live: LiveTensors | None = None, fake: bool = False) -> Pa
         precision=case.precision, micro_batch_size=case.micro_batch, gradient_checkpointing=case.checkpointing
     )
     accelerator = make_accelerator(options)
-    dtype = torch.bfloat16 if case.dtype == "4-bit" else getattr(torch, case.dtype)
     with fakes or nullcontext(), counted:
-        net: Any = AutoModelForCausalLM.from_config(case.config, dtype=dtype)
+        net: Any = AutoModelForCausalLM.from_config(case.config, dtype=getattr(torch, case.dtype))
     family = CausalLM(net.eval().requires_grad_(False), word_tokenizer(), AnswerSettings(), {})
     # With so large a shrink nothing asks for the values of the gates.
     method = build_method(
@@ -263,10 +261,13 @@ def train(case: Case, live: LiveTensors | None = None, fake: bool = False) -> Pa
     )
     assert method.targets is not None
     ctx = TaskContext(net, family.target_modules(method.targets), [], 0, 10, None)
-    weights = num_bytes(net.parameters())
+    touched = method.adapter.touched(ctx.target_modules, [])
     with counted:
-        touched = method.adapter.touched(ctx.target_modules, [])
+        # Copies are what the engine keeps; of quantised weights it keeps the weights themselves.
         base = [net.get_parameter(name).detach().to("cpu", copy=True) for name in touched]
+        if case.quantize:
+            quantize_linears(net, family.target_modules("all"), case.quantize, "cpu")
+    weights = num_bytes(net.parameters())
     method.before_task(ctx)
     if fakes is not None:
         forget_values(ctx.model, fakes)
@@ -334,19 +335,7 @@ def words_task(case: Case) -> InstructionTask:
 
 
 def predict(case: Case) -> Parts:
-    parts = train(case, LiveTensors(), fake=True)
-    return in_four_bits(parts, case.config) if case.dtype == "4-bit" else parts
-
-
-def in_four_bits(parts: Parts, config: Any) -> Parts:
-    """A bfloat16 step whose block linears are stored in 4 bits and widened one after another."""
-    sizes = linear_sizes(config).values()
-    stored = config.num_hidden_layers * sum(inside * outside for inside, outside in sizes)
-    return dataclasses.replace(
-        parts,
-        weights=parts.weights - round((2 - FOUR_BITS) * stored),
-        rest=parts.rest + 2 * max(inside * outside for inside, outside in sizes),
-    )
+    return train(case, LiveTensors(), fake=True)
 
 
 # --- the same from sizes alone -----------------------------------------------------------------------------------
@@ -369,12 +358,16 @@ def closed_form(case: Case) -> Parts:
     F, Q, K = linears["gate_proj"][1], linears["q_proj"][1], linears["k_proj"][1]
     adapted = [name for name in linears if case.targets == "all" or name in case.targets]
     stored = 4 if case.dtype == "float32" else 2
-    autocast = stored == 4 and case.precision == "bf16"
+    autocast = case.precision == "bf16"
     computed = 2 if autocast else stored
+    cast = 2 if autocast and stored == 4 else 0  # bytes of every weight that is used
 
     num_linear = sum(inside * outside for inside, outside in linears.values())
+    per_linear = {None: stored, "8bit": 1, "4bit": 0.5 + 4 / BLOCK}[case.quantize]
     num_other = V * D * (1 if config.tie_word_embeddings else 2) + (2 * layers + 1) * D
-    weights = stored * (layers * num_linear + num_other)
+    weights = round(per_linear * layers * num_linear) + stored * num_other
+    if case.quantize == "8bit":
+        weights += 4 * layers * sum(outside for _, outside in linears.values())
     adapters = 4 * layers * case.r * sum(sum(linears[name]) + 1 for name in adapted)
     base_copy = stored * layers * sum(linears[name][0] * linears[name][1] for name in adapted)
 
@@ -391,16 +384,14 @@ def closed_form(case: Case) -> Parts:
     ranks = 2 * (2 if autocast else 4) * case.r * len(adapted)  # before and behind the gate
     kept = 2 * 4 * D + computed * (2 * Q + 2 * K + 3 * F) + inputs + ranks
     tokens = case.micro_batch * (case.prompt + case.answer - 1)
-    block = tokens * kept + (2 * num_linear if autocast else 0)
-    head = V * (
-        2 * computed * case.micro_batch * case.answer + 3 * 4 * POSITIONS_AT_ONCE + (2 * D if autocast else 0)
-    )
+    block = tokens * kept + cast * num_linear
+    head = V * (2 * computed * case.micro_batch * case.answer + 3 * 4 * POSITIONS_AT_ONCE + cast * D)
+    widened = computed * max(inside * outside for inside, outside in linears.values()) if case.quantize else 0
     if case.checkpointing:
-        rest = tokens * layers * stored * D + max(head, block + tokens * 2 * computed * F)
+        rest = tokens * layers * stored * D + max(head, block + tokens * 2 * computed * F + widened)
     else:
-        rest = layers * block + head
-    parts = Parts(weights, adapters, adapters, 2 * adapters, rest, base_copy)
-    return in_four_bits(parts, config) if case.dtype == "4-bit" else parts
+        rest = layers * block + max(head, widened)
+    return Parts(weights, adapters, adapters, 2 * adapters, rest, base_copy)
 
 
 # --- on this machine ---------------------------------------------------------------------------------------------
@@ -461,7 +452,7 @@ def measured_table(names: Iterable[str], changes: dict[str, Any]) -> list[dict[s
     print(f"|{'---|' * 8}")
     for name in names:
         for format_, options in FORMATS.items():
-            for checkpointing in (True, False) if format_ != "4-bit" else ():
+            for checkpointing in (True, False):
                 case = Case(name, **{**options, "checkpointing": checkpointing, **changes})
                 parts, formula = predict(case), closed_form(case)
                 measured, seconds = measure(case)

@@ -48,7 +48,12 @@ def test_tensors_without_memory_count_as_those_with(case):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"r": 16, "targets": "all", "dtype": "bfloat16"}, {"dtype": "4-bit"}]
+    "options",
+    [
+        {},
+        {"r": 16, "targets": "all", "dtype": "bfloat16"},
+        {"dtype": "bfloat16", "quantize": "4bit", "precision": "bf16"},
+    ],
 )
 def test_the_formula_is_exact_but_for_activations_and_near_for_those(options):
     case = tiny(**options)
@@ -108,7 +113,7 @@ def test_what_does_not_exist_is_refused_in_one_line(arguments, monkeypatch):
 
 @pytest.mark.slow  # a process of its own
 def test_the_command_measures(monkeypatch, capsys):
-    monkeypatch.setattr(lm_memory, "FORMATS", {"float32": {}})
+    monkeypatch.setattr(lm_memory, "FORMATS", {"float32": {"dtype": "float32"}})
     monkeypatch.setattr(sys, "argv", ["lm_memory.py", "--measure", "--model", "tiny", "--set", "answer=40"])
     lm_memory.main()
     assert capsys.readouterr().out.count("| tiny | float32 |") == 2
