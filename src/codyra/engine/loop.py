@@ -269,6 +269,7 @@ class Loop:
         started = time.perf_counter()
         weights = self._put_weights(self._updates(task_index + 1))
         about = {"drift": distance(weights, plan.base), "weights_sha256": tensors_sha256(weights.items())}
+        del weights  # as much memory as the base
         merged = time.perf_counter()
         # A task that changed nothing leaves a model that was scored already.
         known = (self._row(task_index) or []) if self._update(task_index).no_change else []
