@@ -3,16 +3,22 @@
 PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
+RUNS := .venv/.runs
 INSTALLED := .venv/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
 .PHONY: demo test test-all check format clean
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(RUNS): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS) --editable ".[dev]"
+	$(PIP) --editable .
 	@touch $@
 
-demo: $(INSTALLED)  ## teach the built-in tiny CLIP five tasks; writes demo-output/report.html
+$(INSTALLED): $(RUNS)
+	$(PIP) --editable ".[dev]"
+	@touch $@
+
+demo: $(RUNS)  ## teach the built-in tiny CLIP five tasks; writes demo-output/report.html
 	$(BIN)/codyra demo --out demo-output
 
 test: $(INSTALLED)  ## the fast tests

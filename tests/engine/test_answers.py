@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ import yaml
 from codyra import metrics
 from codyra.engine import trainer
 from codyra.engine.config import load_config
+from codyra.engine.folder import RunFolder
 from codyra.engine.folder_reader import read_run
 from codyra.engine.progress import Narrator
 from codyra.engine.run import dry_run, run
 from codyra.errors import GuardRefused, UserError
+from codyra.families.family import AnswerScore
 from codyra.history.answer import answer
 from codyra.history.append import append
 from codyra.history.checkout import checkout
@@ -277,6 +280,19 @@ def test_append_scores_old_states_on_the_new_task_alone(
         "colours",
     ]
     assert all(finding.ok for finding in verify(out))
+
+
+def test_answers_may_hold_any_character(tmp_path):
+    folder = RunFolder(tmp_path)
+    answers = tuple((f"one{character}two", 0.0) for character in "\n\r\x0b\x85\u2028\ud7ff")
+    early, late = (AnswerScore(name, 6, "accuracy", 0.0, 0.0, 0, 0, answers) for name in ("early", "late"))
+    folder.write_row(0, ["early"], [early])
+    folder.write_row(0, ["early", "late"], [replace(early, answers=()), late])  # as after an append
+    lines = (tmp_path / "zero_shot_predictions.jsonl").read_text("utf-8").split("\n")
+    stored = [json.loads(line) for line in lines if line]
+    assert [(line["task"], line["prediction"]) for line in stored] == [
+        (name, answer) for name in ("early", "late") for answer, _ in answers
+    ]
 
 
 def test_a_checkout_answers_as_the_run_was_scored(finished, tmp_path):

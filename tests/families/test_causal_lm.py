@@ -326,7 +326,9 @@ def stops_in_the_middle(family: CausalLM, task) -> frozenset[int]:
     """Tokens that stand in the middle of some answers: as ends they let rows stop at different times."""
     written = {}
     for part in family._writer(task.test.inputs).greedy(
-        [row.ids for row in family._test_rows(task)], task.max_new_tokens, 1
+        [row.ids for row in family._test_rows(task)],
+        [[row] for row in range(len(task.test))],
+        task.max_new_tokens,
     ):
         written |= part
     return frozenset(written[position].ids[2 + 3 * position] for position in range(2))

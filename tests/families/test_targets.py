@@ -72,7 +72,7 @@ def test_a_sentence_encoder_has_one_tower(load):
     assert len(bert.target_modules("attention")) == 2 * 4
     assert len(bert.target_modules("mlp")) == 2 * 2
     assert "pooler.dense" not in bert.target_modules("all")
-    with pytest.raises(UserError, match="no vision tower; use one of all, text"):
+    with pytest.raises(UserError, match="no vision tower; use one of all, all-linear, text, attention, mlp"):
         bert.target_modules("vision")
 
 

@@ -1,6 +1,7 @@
 """The command `codyra`. Heavy imports wait until a command needs them, so that --help answers at once."""
 
 import errno
+import logging
 import warnings
 
 import typer
@@ -43,6 +44,8 @@ def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, a guard's refusal 3, Ctrl-C 130; the rest is a bug."""
     # peft asks transformers for an attribute that transformers has renamed; nobody who types a command can mend that.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    # bitsandbytes, which peft imports where it is installed, recommends on a CPU what it does without.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         app()
     except UserError as error:

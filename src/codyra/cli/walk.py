@@ -29,7 +29,9 @@ def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
     view = read_run(run)
     guarded = any(task.guard is not None for task in view.tasks)
     titles = ["task", "name", "ranks kept", "|dW|", "survival AUC", "zero-shot %", "learned %", "now %"]
-    table = Table(*titles, *(["guard"] if guarded else []), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for title in [*titles, *(["guard"] if guarded else [])]:
+        table.add_column(title, no_wrap=title == "name")
     scores = view.accuracy
     for index, name in enumerate(scores.tasks):
         task = view.tasks[index] if index < len(view.tasks) else None

@@ -353,11 +353,11 @@ def _explain(error: ValidationError, where: str, prefix: tuple[str, ...] = ()) -
         near = nearest(str(location[-1]), valid)
         hint = f"did you mean {near}?" if near else f"valid keys are {', '.join(valid)}"
         return f"{where}: {dotted}: there is no such key; {hint}"
-    message = fault["msg"].removeprefix("Value error, ")
+    message, written = fault["msg"].removeprefix("Value error, "), repr(fault["input"])
     given = (
         ""
-        if isinstance(fault["input"], dict | list) or fault["type"] == "missing"
-        else f", got {fault['input']!r}"
+        if isinstance(fault["input"], dict | list) or fault["type"] == "missing" or written in message
+        else f", got {written}"
     )
     return f"{where}: {dotted + ': ' if dotted else ''}{message}{given}"
 

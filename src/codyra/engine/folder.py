@@ -414,7 +414,9 @@ class RunFolder:
         path, lines = within(self.path, name), []
         anew = {score.name for score in scores}
         if path.is_file():
-            former = read_text(path).splitlines()
+            former = read_text(path).split("\n")[
+                :-1
+            ]  # an answer may hold what splitlines takes for a line's end
             lines = [line for line in former if parse_json(line, path).get("task") not in anew]
         for score in scores:
             for position, (prediction, percent) in enumerate(score.answers):

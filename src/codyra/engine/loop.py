@@ -16,7 +16,7 @@ from codyra.engine.folder_reader import read_manifest
 from codyra.engine.guard import Verdict, judge
 from codyra.engine.manifest import continued, new_manifest, now, session, surroundings_changed
 from codyra.engine.plan import Plan, peak_memory
-from codyra.engine.progress import Narrator, duration
+from codyra.engine.progress import Narrator, count, duration
 from codyra.engine.trainer import learn_task
 from codyra.errors import GuardRefused, UserError
 from codyra.families import Score
@@ -91,8 +91,8 @@ class Loop:
         names = [entry["task"] for entry in stored["data"]]
         what = f"anew, among the classes of {len(self.names)} tasks"
         if not self.plan.family.pooled:
-            what = f"on the {len(self.names) - len(names)} new ones"
-        self.narrator.say(f"{len(names)} tasks are learnt; scoring all states {what}")
+            what = f"on {count(len(self.names) - len(names), 'new task')} alone"
+        self.narrator.say(f"{count(len(names), 'task')} learnt; scoring all states {what}")
         archives, listed = list(stored["archive"]), stored.get("files", {})
         begun = stored["status"] == "unfinished" and archives and archives[-1]["tasks"] == names
         if not begun:
@@ -269,7 +269,7 @@ class Loop:
         started = time.perf_counter()
         weights = self._put_weights(self._updates(task_index + 1))
         about = {"drift": distance(weights, plan.base), "weights_sha256": tensors_sha256(weights.items())}
-        del weights  # as much memory as the base
+        del weights  # the network has them; scoring, and the sums of `rounding_loss`, need the room
         merged = time.perf_counter()
         # A task that changed nothing leaves a model that was scored already.
         known = (self._row(task_index) or []) if self._update(task_index).no_change else []

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor
 
 from codyra.engine.config import RunConfig, TrainConfig, model_path
 from codyra.engine.progress import Narrator
 from codyra.engine.rng import private_random, seeded_torch
+from codyra.engine.sharding import check_sharding
 from codyra.errors import UserError
 from codyra.families import AnswerSettings, Family, Objective, load_family
 from codyra.methods import Method, TaskContext, build_method
@@ -135,7 +137,7 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     num_examples = sum(len(task.test) for task in read) + sum(len(task.train) for task in tasks)
     with narrator.work(f"checking {family.modality.removesuffix('s')}s", num_examples) as tell:
         family.prepare(read, tell, narrator.say)
-        for task in read:
+        for task in tasks:  # a guard's one split stands in for both, which would be noted
             if isinstance(task, InstructionTask):
                 for note in task.notes:
                     narrator.say(f"{task.name}: {note}")
@@ -185,13 +187,19 @@ def make_accelerator(train: TrainConfig) -> Accelerator:
     """The processes, device and precision of this run.
 
     Raises:
-        UserError: fp16 without a GPU.
+        UserError: fp16 without a GPU, or a config of accelerate under which training would go wrong.
     """
     if train.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("train.precision: fp16 needs a GPU; use bf16 or fp32")
     # accelerate keeps the first precision of the process for ever; a second run may want another one.
-    AcceleratorState._reset_state()
-    return Accelerator(mixed_precision={"fp32": "no"}.get(train.precision, train.precision))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(
+        mixed_precision={"fp32": "no"}.get(train.precision, train.precision),
+        # Parts of a batch are weighed by what they count; a number of them in accelerate's config divides nothing.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
+    check_sharding(accelerator)
+    return accelerator
 
 
 def _check_methods_options(plan: Plan) -> list[str]:
@@ -280,13 +288,19 @@ def _time_step(plan: Plan, objective: Objective, positions: list[int]) -> float:
 
 
 def scoring_cost(plan: Plan) -> float:
-    """Seconds to score all test sets once: the prompts, and the examples extrapolated from a batch of every task."""
+    """Seconds to score all test sets once, extrapolated from a batch of every task.
+
+    Where tasks share their prompts these are measured apart, with one example of each.
+    """
     size = plan.config.train.eval_batch_size
-    seconds = _time_scoring(plan, plan.tasks, 1)
+    seconds = _time_scoring(plan, plan.tasks, 1) if plan.family.pooled else 0.0
     for task in plan.tasks:
-        one, batch = (_time_scoring(plan, [task], count) for count in (1, size))
-        measured = min(size, len(task.test))
-        seconds += max(0.0, batch - one) / max(1, measured - 1) * len(task.test)
+        measured, batch = min(size, len(task.test)), _time_scoring(plan, [task], size)
+        if plan.family.pooled:
+            one = _time_scoring(plan, [task], 1)
+            seconds += max(0.0, batch - one) / max(1, measured - 1) * len(task.test)
+        else:  # a written answer takes as long as its tokens do, whatever else is in the batch
+            seconds += batch * math.ceil(len(task.test) / measured)
     return seconds
 
 

@@ -72,6 +72,11 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def count(number: int, what: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{number} {what}" + ("s" if number != 1 else "")
+
+
 def size(num_bytes: float) -> str:
     """`9.3 MB`, `1.2 GB`; decimal units."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6)):

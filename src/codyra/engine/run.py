@@ -16,7 +16,7 @@ from codyra.engine.loop import Loop
 from codyra.engine.manifest import benchmark_entry
 from codyra.engine.models import load_base, recompose, select_tasks
 from codyra.engine.plan import Estimate, Plan, check_disk, estimate, make_accelerator, make_plan
-from codyra.engine.progress import Narrator, duration, size
+from codyra.engine.progress import Narrator, count, duration, size
 from codyra.update import TaskUpdate
 
 
@@ -141,7 +141,7 @@ def say_estimate(plan: Plan, folder: RunFolder, cost: Estimate, narrator: Narrat
     steps = sorted({plan.num_steps(index) for index in range(len(plan.tasks))})
     budget = f"{steps[0]} steps" if len(steps) == 1 else f"{steps[0]}-{steps[-1]} steps"
     narrator.say(
-        f"{plan.method.name} on {plan.config.model.name}: {len(plan.tasks)} tasks x {budget}, batch "
+        f"{plan.method.name} on {plan.config.model.name}: {count(len(plan.tasks), 'task')} x {budget}, batch "
         f"{plan.config.train.batch_size}, on {plan.accelerator.device}; about {duration(cost.seconds)}, "
         f"{size(cost.memory_bytes)} of memory, {size(cost.disk_bytes)} of disk -> {folder.path}"
     )

@@ -1,17 +1,21 @@
 """What a causal language model trains on: the cross-entropy of the answers' tokens."""
 
-# Shapes: N rows, L tokens, A tokens of the longest answer, T tokens of all answers, V vocabulary
+# Shapes: N rows, L tokens, A tokens of the longest answer, P = N * A positions, V vocabulary
 import random
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from codyra.families.answer_tokens import Row, left_pad
 from codyra.families.family import Batch, Objective
 
 NO_TARGET = -100
+POSITIONS_AT_ONCE = 32
+"""Of the loss; with the vocabulary of 256,000 of Gemma, 32 positions are 33 MB in float32."""
 
 
 def answer_batch(rows: Sequence[Row], pad_id: int, device: torch.device) -> Batch:
@@ -33,7 +37,7 @@ class AnswerObjective(Objective):
     batch: the same however the batch is split.
 
     Args:
-        logits: of a batch; (T, V) in the order of its targets, at least float32.
+        logits: of a batch; (N, A, V), for every entry of its targets.
         rows: the training examples.
         batch: rows as a batch on the network's device.
         micro_batch_size: rows computed together; None for all of a process.
@@ -72,6 +76,37 @@ class AnswerObjective(Objective):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """`loss`, a scalar of at least float32."""
         targets_NA = batch["targets"]
-        logits_TV = self._logits(batch)
-        total = F.cross_entropy(logits_TV, targets_NA[targets_NA != NO_TARGET], reduction="sum")
-        return {"loss": total * batch["scale"]}
+        logits_PV = self._logits(batch).flatten(0, 1)
+        return {"loss": _SummedCrossEntropy.apply(logits_PV, targets_NA.flatten()) * batch["scale"]}
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    """Cross-entropy, summed over the positions that have a target, computed in at least float32.
+
+    Only a few positions at a time are widened, in both passes, so that the logits and their gradient exist once each,
+    in the dtype of the network. Left to autograd they are held in float32 three times over.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_PV: Tensor, targets_P: Tensor) -> Tensor:
+        ctx.save_for_backward(logits_PV, targets_P)
+        parts = zip(logits_PV.split(POSITIONS_AT_ONCE), targets_P.split(POSITIONS_AT_ONCE), strict=True)
+        return torch.stack([_cross_entropy(logits, targets) for logits, targets in parts]).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        logits_PV, targets_P = ctx.saved_tensors
+        gradient_PV = torch.empty_like(logits_PV)
+        parts = (tensor.split(POSITIONS_AT_ONCE) for tensor in (gradient_PV, logits_PV, targets_P))
+        for gradient, logits, targets in zip(*parts, strict=True):
+            with torch.enable_grad():
+                leaf = logits.detach().requires_grad_()
+                total = _cross_entropy(leaf, targets)
+            gradient.copy_(torch.autograd.grad(total, leaf, upstream)[0])
+        return gradient_PV, None
+
+
+def _cross_entropy(logits_PV: Tensor, targets_P: Tensor) -> Tensor:
+    wide = torch.promote_types(logits_PV.dtype, torch.float32)
+    return F.cross_entropy(logits_PV.to(wide), targets_P, ignore_index=NO_TARGET, reduction="sum")

@@ -1,6 +1,6 @@
 """Causal language models: prompts are answered, token after token, and only the answers are learnt."""
 
-# Shapes: N rows, L tokens, T tokens of all answers, V vocabulary
+# Shapes: N rows, L tokens, A tokens of the longest answer, V vocabulary
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +17,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from codyra.errors import UserError
 from codyra.families.answer_tokens import AnswerTokenizer, Row
-from codyra.families.answers import NO_TARGET, AnswerObjective, answer_batch
+from codyra.families.answers import AnswerObjective, answer_batch
 from codyra.families.family import AnswerScore, AnswerSettings, AnswerSplit, AnswerTask, Batch, Family, Prompt
 from codyra.families.generation import NewTokens, Writer
-from codyra.families.likelihood import log_likelihoods
+from codyra.families.likelihood import alike, log_likelihoods
 from codyra.families.quantized import Quantization, QuantizedLinear, quantize_linears
 from codyra.families.saving import save_directory
+from codyra.families.shares import batches_by_length, share, together
 from codyra.families.targets import find_targets
 from codyra.text_metrics import METRICS
 
@@ -85,7 +86,8 @@ class CausalLM(Family):
             UserError: it is not; transformers counts some encoders among the causal language models.
         """
         short, longer = (Row(torch.arange(length), length - 2, False, False) for length in (3, 4))
-        after_two, followed, _ = self.answer_logits(self._answer_batch([short, longer]))
+        logits_NAV = self.answer_logits(self._answer_batch([short, longer])).float()
+        after_two, followed = logits_NAV[0, -1], logits_NAV[1, 0]
         tolerance = 1e-3 if self.net.dtype in (torch.float32, torch.float64) else 0.1
         if (after_two - followed).abs().max() > tolerance * after_two.std():
             raise UserError(
@@ -158,7 +160,10 @@ class CausalLM(Family):
                             f"task '{task.name}', {what} record {number}: the answer is empty; mend or drop the record"
                         )
             if self._has_chat(task.test.inputs):
-                _ = self._tokens.end_of_turn_id
+                try:
+                    _ = self._tokens.end_of_turn_id
+                except UserError as error:
+                    raise UserError(f"task '{task.name}', {error}") from error
 
     def prepare(
         self,
@@ -174,20 +179,21 @@ class CausalLM(Family):
         """
         for task in tasks:
             training, test = self._training_rows(task), self._test_rows(task)
-            self._check_window(task.name, "training", max(len(row.ids) for row in training))
+            at = f"task '{task.name}': a"
+            self._check_window(f"{at} training prompt", max(len(row.ids) for row in training))
             longest = max(len(row.ids) for row in test) + task.max_new_tokens
             if task.choices:
                 longest = max(len(row.ids) for row in self._choice_rows(task))
-            self._check_window(task.name, "test", longest)
+            self._check_window(f"{at} test prompt", longest)
             if say is not None and (notice := _notice(task.name, training, test)):
                 say(notice)
             if progress is not None:
                 progress(len(task.test))
 
-    def _check_window(self, name: str, what: str, needed: int) -> None:
+    def _check_window(self, what: str, needed: int) -> None:
         if self.window is not None and needed > self.window:
             raise UserError(
-                f"task '{name}': a {what} prompt with its answer can have {needed} tokens, but the model "
+                f"{what} with its answer can have {needed} tokens, but the model "
                 f"({self.model_type}) reads {self.window}; lower max_prompt_tokens, or max_answer_tokens and "
                 "max_new_tokens"
             )
@@ -214,9 +220,9 @@ class CausalLM(Family):
         )
 
     def answer_logits(self, batch: Batch) -> Tensor:
-        """Logits (T, V), at least float32, of the tokens of `targets`, row by row."""
-        targets_NA = batch["targets"]
-        options = {"position_ids": batch["position_ids"], "logits_to_keep": targets_NA.shape[1]}
+        """Logits (N, A, V) for every entry of `targets`, in the dtype that the network gives."""
+        longest = batch["targets"].shape[1]
+        options = {"position_ids": batch["position_ids"], "logits_to_keep": longest}
         with self._recomputing():
             logits_NLV: Tensor = self.net(
                 input_ids=batch["input_ids"],
@@ -224,8 +230,8 @@ class CausalLM(Family):
                 use_cache=False,
                 **{name: value for name, value in options.items() if name in self._forward_options},
             ).logits
-        logits_TV = logits_NLV[:, -targets_NA.shape[1] :][targets_NA != NO_TARGET]
-        return logits_TV.to(torch.promote_types(logits_TV.dtype, torch.float32))
+        # The gradient of a slice is a copy, even when it is a slice of everything.
+        return logits_NLV if logits_NLV.shape[1] == longest else logits_NLV[:, -longest:]
 
     @contextmanager
     def checkpointed_activations(self, wanted: bool) -> Iterator[None]:
@@ -281,9 +287,10 @@ class CausalLM(Family):
         """
         rows = self._tokens.rows(prompts, None, ("", ""), "prompt")
         for number, row in enumerate(rows, start=1):
-            self._check_window(f"prompt {number}", "given", len(row.ids) + max_new_tokens)
+            self._check_window(f"prompt {number}", len(row.ids) + max_new_tokens)
+        batches = batches_by_length([len(row.ids) for row in rows], batch_size)
         written: dict[int, NewTokens] = {}
-        for part in self._writer(prompts).greedy([row.ids for row in rows], max_new_tokens, batch_size):
+        for part in self._writer(prompts).greedy([row.ids for row in rows], batches, max_new_tokens):
             written |= part
         return [self._decode(written[position].ids) for position in range(len(prompts))]
 
@@ -321,15 +328,13 @@ class CausalLM(Family):
         writer = self._writer(task.test.inputs)
         prompts = [row.ids for row in rows]
         if self.settings.generation == "treelora":
-            parts = writer.sampled(prompts, task.max_new_tokens, self.settings.seed, task.name)
+            positions = share(range(len(rows)))
+            parts = writer.sampled(prompts, positions, task.max_new_tokens, self.settings.seed, task.name)
         else:
-            parts = writer.greedy(prompts, task.max_new_tokens, batch_size)
-        written: dict[int, NewTokens] = {}
-        for part in parts:
-            written |= part
-            progress(len(part))
-        in_order = [written[position] for position in range(len(rows))]
-        return [self._decode(new.ids) for new in in_order], sum(not new.ended for new in in_order)
+            batches = share(batches_by_length([len(prompt) for prompt in prompts], batch_size))
+            parts = writer.greedy(prompts, batches, task.max_new_tokens)
+        written = together(parts, len(rows), progress)
+        return [self._decode(new.ids) for new in written], sum(not new.ended for new in written)
 
     def _likeliest(
         self, task: AnswerTask, num_examples: int, batch_size: int, progress: Callable[[int], None]
@@ -337,12 +342,15 @@ class CausalLM(Family):
         """For every test example the choice of the greatest likelihood, the first of equal ones."""
         num_choices = len(task.choices)
         rows = self._choice_rows(task)[: num_examples * num_choices]
-        sums: dict[int, float] = {}
-        done = 0
-        for part in log_likelihoods(rows, self.answer_logits, self._answer_batch, batch_size):
-            sums |= part
-            progress(len(sums) // num_choices - done)
-            done = len(sums) // num_choices
+        groups = alike(rows)
+        batches = share(batches_by_length([len(rows[group[0]].ids) for group in groups], batch_size))
+        parts = log_likelihoods(
+            rows,
+            ([groups[index] for index in batch] for batch in batches),
+            self.answer_logits,
+            self._answer_batch,
+        )
+        sums = together(parts, len(rows), progress, per_example=num_choices)
         return [
             max(enumerate(task.choices), key=lambda choice: sums[example * num_choices + choice[0]])[1]
             for example in range(num_examples)

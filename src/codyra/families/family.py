@@ -356,7 +356,7 @@ class Family(ABC):
         Args:
             batch_size: test examples computed together.
             ties: see `DualEncoder.score`; of no meaning for answers.
-            progress: called after every batch with the number of examples it held.
+            progress: called after every batch with how many more examples are scored.
             limit: score only the first so many examples of every test set.
         """
 

@@ -4,7 +4,7 @@
 import contextlib
 import copy
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -39,24 +39,27 @@ class Writer:
         self._pad_id = pad_id
 
     def greedy(
-        self, prompts: Sequence[Tensor], max_new_tokens: int, batch_size: int
+        self, prompts: Sequence[Tensor], batches: Iterable[Sequence[int]], max_new_tokens: int
     ) -> Iterator[dict[int, NewTokens]]:
         """The likeliest token each time, without the penalties and the sampling of the model's generation config.
 
-        Yields batch by batch what follows the prompts at these positions; prompts of like length make a batch,
-        the longest first. A batch says nothing about the result beyond rounding.
+        Yields for each batch of positions what follows the prompts there. The batch that a prompt is in says nothing
+        about the result beyond rounding.
         """
         config = GenerationConfig(do_sample=False, num_beams=1, **self._limits(max_new_tokens))
-        order = sorted(range(len(prompts)), key=lambda position: -len(prompts[position]))
-        for start in range(0, len(order), batch_size):
-            positions = order[start : start + batch_size]
+        for positions in batches:
             # transformers fills in what this config leaves open from the model's own.
             with _generation_config(self._net, GenerationConfig()):
                 written = self._generate([prompts[position] for position in positions], config)
             yield dict(zip(positions, written, strict=True))
 
     def sampled(
-        self, prompts: Sequence[Tensor], max_new_tokens: int, seed: int, purpose: str
+        self,
+        prompts: Sequence[Tensor],
+        positions: Iterable[int],
+        max_new_tokens: int,
+        seed: int,
+        purpose: str,
     ) -> Iterator[dict[int, NewTokens]]:
         """As TreeLoRA answers: one prompt at a time, sampled at temperature 0.1, all else as the model's generation
         config has it. Every prompt has draws of its own, keyed by `seed`, `purpose` and its position."""
@@ -70,11 +73,11 @@ class Writer:
             **self._limits(max_new_tokens),
         )
         devices = [self._net.device] if self._net.device.type == "cuda" else []
-        for position, prompt in enumerate(prompts):
+        for position in positions:
             digest = hashlib.sha256(f"{seed}/generate/{purpose}/{position}".encode()).digest()
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-                (written,) = self._generate([prompt], config)
+                (written,) = self._generate([prompts[position]], config)
             yield {position: written}
 
     def _limits(self, max_new_tokens: int) -> dict[str, Any]:

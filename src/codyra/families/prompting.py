@@ -95,7 +95,7 @@ class Prompting:
     def _closing(self) -> str:
         """All that the template puts behind an answer."""
         chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": OPEN}]
-        return self._apply(chat, "the chat template").partition(OPEN)[2]
+        return self._apply(chat, "chats").partition(OPEN)[2]
 
     def _framed(self, prompt: str, frame: tuple[str, str]) -> tuple[int, int, Literal["start", "end"]]:
         """`head`, `tail` and `keep` of a prompt without template."""

@@ -84,7 +84,8 @@ def _is_attention(net: nn.Module, name: str) -> bool:
 
 def _no_match(target: str, blocks: Sequence[str], towers: dict[str, str]) -> str:
     if target in ("vision", "text"):
-        return f"targets: this model has no {target} tower; use one of {', '.join(['all', *towers])}"
+        parts = [word for word in KEYWORDS if word not in ("vision", "text") or word in towers]
+        return f"targets: this model has no {target} tower; use one of {', '.join(parts)}"
     endings = {
         name.rsplit(".", count)[-count] if count == 1 else ".".join(name.split(".")[-count:])
         for name in blocks

@@ -1,5 +1,6 @@
 """HTML that is escaped by construction: a plain string becomes text, only `tag` and `join` make markup."""
 
+import re
 from collections.abc import Iterable
 from html import escape
 
@@ -50,8 +51,8 @@ def sentence(words: str) -> str:
 
 def breakable(name: str) -> Markup:
     """A name that may be long, with places where a narrow cell breaks it first."""
-    first, *rest = name.split("_")
-    return join([first, *(piece for part in rest for piece in ("_", tag("wbr"), part))])
+    first, *rest = re.split("(?<=_)|(?<=[a-z])(?=[A-Z])", name)
+    return join([first, *(piece for part in rest for piece in (tag("wbr"), part))])
 
 
 def scroll_box(table: Markup, label: str) -> Markup:

@@ -70,8 +70,8 @@ class LabelledRun:
         """Epochs of each task, as 2/1/3, or of all of them; None where the budget is in steps."""
         epochs = self.setting("train", "epochs")
         if not isinstance(epochs, dict):
-            return None if epochs is None else str(epochs)
-        return "/".join(str(epochs.get(name, epochs.get("others"))) for name in self.view.accuracy.tasks)
+            return None if epochs is None else _plain(epochs)
+        return "/".join(_plain(epochs.get(name, epochs.get("others"))) for name in self.view.accuracy.tasks)
 
 
 def label_runs(views: Sequence[RunView]) -> list[LabelledRun]:
@@ -127,6 +127,11 @@ def differences(group: Sequence[LabelledRun]) -> list[str]:
 def legend(group: Sequence[LabelledRun]) -> Markup:
     """The lines of a group of charts and whose they are."""
     return tag("p", *(tag("span", run.heading, class_="run-name") for run in group), class_="legend")
+
+
+def _plain(number: Any) -> str:
+    """2 for 2.0."""
+    return f"{number:g}" if isinstance(number, float) else str(number)
 
 
 def _words(value: Any) -> str:

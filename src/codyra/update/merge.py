@@ -32,7 +32,7 @@ def compose(net: nn.Module, base: Mapping[str, Tensor], updates: Iterable[TaskUp
             linear layer.
     """
     sums = _exact_sums(net, base, updates)
-    # Each sum goes as it is cast: all of them are twice as large as a base in 16 bit.
+    # Each sum goes when it is cast: on a bf16 base all of them are twice as large as the result.
     return {
         name: sums.pop(name).to(weight.dtype) if name in sums else weight for name, weight in base.items()
     }

@@ -256,7 +256,7 @@ def _folded(layer: Any, name: str, adapter_name: str) -> tuple[Tensor, Tensor, T
 def _base_info(net: nn.Module, task_type: str | None, layers: Mapping[str, LoraLayer]) -> dict[str, Any]:
     """As PEFT writes it: the task type where the class has one of PEFT's wrappers, else the class itself."""
     kind = type(net)
-    if task_type is None and kind.__name__.endswith("ForCausalLM"):
+    if task_type is None and kind.__name__.endswith(("ForCausalLM", "LMHeadModel")):
         task_type = "CAUSAL_LM"
     mapping = {"base_model_class": kind.__name__, "parent_library": kind.__module__}
     return {
