@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast, gather_object
+from accelerate.utils import broadcast, gather_object
 from torch import Tensor
 
 from codyra import files
 from codyra.digest import tensors_sha256
+from codyra.engine.sharding import WHOLE
 from codyra.errors import UserError
 from codyra.methods import Method, TaskContext
 from codyra.reading import parse_json, read_tensors
@@ -31,8 +32,6 @@ Record = dict[str, float]
 """One line of train.jsonl."""
 
 EVERY_SECONDS = 120.0
-WHOLE = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-"""Where every process holds all parameters and moments. Sharded ones are not gathered: a task then starts over."""
 
 _METADATA = "codyra"
 _PARAMETER, _OPTIMIZER, _PIECE, _RNG = "parameter/", "optimizer/", "piece/", "rng/"
@@ -97,7 +96,7 @@ class Keeper:
     def due(self, step: int) -> bool:
         """Is it time after `step` steps? Where processes differ, the main one's clock decides."""
         if self._accelerator.distributed_type not in WHOLE:
-            return False
+            return False  # moments are not gathered: the task starts over
         if self._every is not None:
             return step % self._every == 0
         late = time.monotonic() - self._last >= EVERY_SECONDS

@@ -167,8 +167,9 @@ def now() -> str:
 
 
 def _surroundings(plan: Plan) -> dict[str, Any]:
+    packages = VERSIONED if plan.config.model.quantize is None else (*VERSIONED, "bitsandbytes")
     return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "machine": machine(),
         "device": str(plan.accelerator.device),
         "threads": torch.get_num_threads(),

@@ -18,13 +18,14 @@ from codyra.update import TaskUpdate, compose
 
 
 def load_base(view: RunView) -> Family:
-    """The base model of a run, on the CPU.
+    """The base model of a run, on the CPU, in `model.dtype` also when the run held it in 8 or 4 bit.
 
     Raises:
         UserError: the model cannot be loaded, or has other weights than when the run began.
     """
     config = parse_config(view.config, f"config.yaml of {view.name}")
-    family = load_family(model_path(config), answer_settings(config))
+    spec = model_path(config).model_copy(update={"quantize": None})
+    family = load_family(spec, answer_settings(config))
     found, expected = family.fingerprint(), view.manifest.base.sha256
     if found != expected:
         raise UserError(

@@ -20,6 +20,7 @@ from torch import Tensor
 from codyra.engine.config import RunConfig, TrainConfig, model_path
 from codyra.engine.progress import Narrator
 from codyra.engine.rng import private_random, seeded_torch
+from codyra.engine.sharding import check_sharding
 from codyra.errors import UserError
 from codyra.families import AnswerSettings, Family, Objective, load_family
 from codyra.methods import Method, TaskContext, build_method
@@ -120,8 +121,14 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     targets = family.target_modules(method.targets) if method.targets is not None else []
     full_parameters = family.full_parameters()
     touched = method.adapter.touched(targets, full_parameters)
-    # A copy even on the CPU: the network's own tensors are about to be trained and overwritten.
-    base = {name: family.net.get_parameter(name).detach().to("cpu", copy=True) for name in touched}
+    quantized = _quantize(family, method, config, accelerator, narrator)
+    # Copies even on the CPU: the network's own tensors are about to be trained and overwritten.
+    base = {
+        name: quantized[name]
+        if name in quantized
+        else family.net.get_parameter(name).detach().to("cpu", copy=True)
+        for name in touched
+    }
     guard_task = guarded[0] if guarded else None
     plan = Plan(config, family, tasks, method, targets, full_parameters, base, accelerator, guard_task)
     for notice in _check_methods_options(plan):
@@ -137,6 +144,30 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
         check_images([task for task in tasks if isinstance(task, Task)], tell)
     family.to(accelerator.device)
     return plan
+
+
+def _quantize(
+    family: Family, method: Method, config: RunConfig, accelerator: Accelerator, narrator: Narrator
+) -> dict[str, Tensor]:
+    """Quantise the network if the config says so; the weights that it has let go of, by name.
+
+    Raises:
+        UserError: the model or the method cannot do with quantised weights.
+    """
+    kind = config.model.quantize
+    if kind is None:
+        return {}
+    if method.trains and method.targets is None:
+        raise UserError(
+            f"method {method.name} trains the weights that model.quantize holds in {kind}; use a method with "
+            "adapters (codyra, lora), or set model.quantize to null"
+        )
+    weights = family.quantize(kind, accelerator.device)
+    narrator.say(
+        f"model.quantize: tasks are learnt and scored on weights in {kind}; updates are merged into those in "
+        f"{config.model.dtype}, of which checkouts are made"
+    )
+    return weights
 
 
 def _guard_stream(config: RunConfig) -> StreamSpec:
@@ -156,17 +187,19 @@ def make_accelerator(train: TrainConfig) -> Accelerator:
     """The processes, device and precision of this run.
 
     Raises:
-        UserError: fp16 without a GPU.
+        UserError: fp16 without a GPU, or a config of accelerate under which training would go wrong.
     """
     if train.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("train.precision: fp16 needs a GPU; use bf16 or fp32")
     # accelerate keeps the first precision of the process for ever; a second run may want another one.
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision={"fp32": "no"}.get(train.precision, train.precision),
         # Parts of a batch are weighed by what they count; a number of them in accelerate's config divides nothing.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
+    check_sharding(accelerator)
+    return accelerator
 
 
 def _check_methods_options(plan: Plan) -> list[str]:

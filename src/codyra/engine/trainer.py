@@ -10,12 +10,14 @@ from contextlib import nullcontext
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from codyra.engine.checkpoint import Checkpoint, Keeper, Record, capture, restore
-from codyra.engine.config import TrainConfig
+from codyra.engine.config import TrainConfig, num_shown
 from codyra.engine.plan import Plan
 from codyra.engine.progress import Narrator
 from codyra.engine.rng import private_random, seeded_torch
+from codyra.engine.sharding import trained_apart
 from codyra.errors import UserError
 from codyra.families import Batch, Objective
 from codyra.methods import Method, TaskContext
@@ -32,6 +34,9 @@ class Computed(nn.Module):
         super().__init__()
         self.net = net
         self.objective = objective
+        # FSDP gathers the parameters of one of these at a time.
+        layers = (module for module in net.modules() if isinstance(module, GradientCheckpointingLayer))
+        self._no_split_modules = sorted({type(layer).__name__ for layer in layers})
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return self.objective.loss(batch)
@@ -58,7 +63,7 @@ def batches(
             for start in range(0, num_examples, batch_size):
                 yield order[start : start + batch_size]
     endless = (position for _ in itertools.count() for position in shuffled())
-    left = math.ceil(epochs * num_examples)
+    left = num_shown(epochs, num_examples)
     while left > 0:
         yield list(itertools.islice(endless, min(batch_size, left)))
         left -= batch_size
@@ -97,16 +102,16 @@ def learn_task(
     config, task = plan.config, plan.tasks[ctx.task_index]
     with seeded_torch(config.seed, "adapters", ctx.task_index):
         plan.method.before_task(ctx)
-    objective = plan.start_objective(ctx.task_index)
     batch_rng = private_random(config.seed, "batches", ctx.task_index)
     with (
+        trained_apart(plan.family, ctx, plan.accelerator),
         plan.family.checkpointed_activations(config.train.gradient_checkpointing),
         narrator.work(label, ctx.total_steps, resume.step if resume is not None else 0) as tell,
     ):
         seconds = train_task(
             plan.method,
             ctx,
-            objective,
+            plan.start_objective(ctx.task_index),
             batches(len(task.train), config.train.batch_size, batch_rng, config.num_epochs(task.name)),
             config.train,
             config.seed,
@@ -153,9 +158,9 @@ def train_task(
     groups = method.param_groups(ctx, train.lr)
     optimizer = torch.optim.AdamW(groups, lr=train.lr, betas=train.betas, eps=train.eps, weight_decay=0.0)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
+    ctx.optimizer = optimizer
+    method.optimizer_ready(ctx)  # before a wrapper puts shards in the place of the parameters
     model, prepared = accelerator.prepare(Computed(ctx.net, objective), optimizer)
-    ctx.optimizer = prepared
-    method.optimizer_ready(ctx)
 
     crop_rng = private_random(seed, "crops", ctx.task_index)
     pending: list[dict[str, float | Tensor]] = []

@@ -21,6 +21,7 @@ from codyra.families.answers import AnswerObjective, answer_batch
 from codyra.families.family import AnswerScore, AnswerSettings, AnswerSplit, AnswerTask, Batch, Family, Prompt
 from codyra.families.generation import NewTokens, Writer
 from codyra.families.likelihood import alike, log_likelihoods
+from codyra.families.quantized import Quantization, QuantizedLinear, quantize_linears
 from codyra.families.saving import save_directory
 from codyra.families.shares import batches_by_length, share, together
 from codyra.families.targets import find_targets
@@ -75,6 +76,7 @@ class CausalLM(Family):
         self._forward_options = frozenset(inspect.signature(net.forward).parameters)
         self._checkpointed: list[GradientCheckpointingLayer] = []
         self._rows: dict[tuple[object, ...], list[Row]] = {}
+        self._unquantized: tuple[str, int] | None = None
 
     @torch.no_grad()
     def check_reading(self) -> None:
@@ -109,6 +111,33 @@ class CausalLM(Family):
         """As `Family.target_modules`; the head is never among them."""
         net: Any = self.net
         return find_targets(self.net, targets, self.towers, head=net.get_output_embeddings())
+
+    # Weights in 8 or 4 bit
+
+    def quantize(self, kind: Quantization, device: torch.device | str) -> dict[str, Tensor]:
+        exact = super().fingerprint(), super().num_parameters
+        weights = quantize_linears(self.net, self.target_modules("all"), kind, device)
+        self._unquantized = exact
+        return weights
+
+    def write_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """As `Family.write_weights`; a quantised layer quantises its tensor."""
+        plain = {}
+        for name, weight in weights.items():
+            layer = self.net.get_submodule(name.rpartition(".")[0])
+            if isinstance(layer, QuantizedLinear):
+                layer.hold(weight.to(layer.weight.device))
+            else:
+                plain[name] = weight
+        super().write_weights(plain)
+
+    def fingerprint(self) -> str:
+        """As `Family.fingerprint`; of the weights before they were quantised."""
+        return super().fingerprint() if self._unquantized is None else self._unquantized[0]
+
+    @property
+    def num_parameters(self) -> int:
+        return super().num_parameters if self._unquantized is None else self._unquantized[1]
 
     def check(self, tasks: Sequence[AnswerTask]) -> None:
         """Look for what would only fail in the middle of a run; lengths are looked at by `prepare`.
@@ -383,6 +412,7 @@ class CausalLM(Family):
     # Saving
 
     def save(self, directory: Path) -> None:
+        assert self._unquantized is None, "a checkout is made of the weights that were quantised"
         net: Any = self.net
         own = net.generation_config
         # transformers refuses to save some of the configs that it loads; the file goes along as it was.

@@ -11,12 +11,13 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 
 from codyra import metrics
 from codyra.digest import tensors_sha256
 from codyra.errors import UserError
+from codyra.families.quantized import Quantization
 from codyra.families.targets import find_targets
 from codyra.update import write_weights
 
@@ -35,6 +36,14 @@ class ModelSpec(BaseModel):
     """Branch, tag or commit on the hub; of no meaning for a local directory."""
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     """Data type the weights are held in."""
+    quantize: Quantization | None = None
+    """What a run holds the linears of the blocks in while it trains and scores; merged weights are of `dtype`."""
+
+    @model_validator(mode="after")
+    def _can_be_quantized(self) -> Self:
+        if self.quantize is not None and self.dtype == "float64":
+            raise ValueError("quantize needs dtype float32, bfloat16 or float16")
+        return self
 
 
 @dataclass(frozen=True)
@@ -366,6 +375,19 @@ class Family(ABC):
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Copy tensors into the parameters of the same names, in place."""
         write_weights(self.net, weights)
+
+    def quantize(self, kind: Quantization, device: torch.device | str) -> dict[str, Tensor]:
+        """Hold the linears of the blocks in 8 or 4 bit on `device`, as a view of what `write_weights` is given.
+
+        Returns:
+            The weights that were quantised, by name; the network has let go of them.
+
+        Raises:
+            UserError: the model cannot be held so.
+        """
+        raise UserError(
+            f"model.quantize is for causal language models; set it to null for a {self.model_type} model"
+        )
 
     @contextmanager
     def checkpointed_activations(self, wanted: bool) -> Iterator[None]:

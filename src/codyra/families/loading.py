@@ -29,6 +29,7 @@ from codyra.families.causal_lm import CausalLM
 from codyra.families.family import AnswerSettings, Family, ModelSpec
 from codyra.families.hush import hush
 from codyra.families.image_text import ImageTextEncoder
+from codyra.families.quantized import check_library
 from codyra.families.sentence import SentenceEncoder
 from codyra.reading import sha256
 
@@ -95,13 +96,16 @@ LOAD_ERRORS = (
 
 
 def load_family(spec: ModelSpec, settings: AnswerSettings | None = None) -> Family:
-    """Load a model on the CPU, in eval mode, with every parameter frozen.
+    """Load a model on the CPU, in eval mode, with every parameter frozen and in `spec.dtype`.
 
-    Pickled weights go through transformers' weights-only loader; code of a repository is never run.
+    Of `spec.quantize` it is only made sure that `Family.quantize` will have its library. Pickled weights go through
+    transformers' weights-only loader; code of a repository is never run.
 
     Raises:
         UserError: the model cannot be found, reached or read, is of another kind, or lacks weights.
     """
+    if spec.quantize is not None:
+        check_library()
     family = _load_parts(spec, settings or AnswerSettings())
     family.setup = _setup_files(spec)
     return family

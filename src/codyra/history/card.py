@@ -167,8 +167,8 @@ def _tasks(view: RunView, selection: Selection, about: About) -> str:
     )
     return (
         f"Tasks in the order of the stream. {_what_scores_are(view, about)}: before the stream, right after the task, "
-        f"and in this state.{unscored} Ranks kept per adapted module; size is the Frobenius norm of the task's update; "
-        "guard is the factor by which a guard shrank it.\n\n"
+        f"and in this state.{_quantized(view, about)}{unscored} Ranks kept per adapted module; size is the Frobenius "
+        "norm of the task's update; guard is the factor by which a guard shrank it.\n\n"
         f"{table(head, rows)}\n\n"
         f"{table(('', 'data', counted_by, 'training', 'test', 'fingerprint'), data)}"
     )
@@ -181,6 +181,17 @@ def _what_scores_are(view: RunView, about: About) -> str:
     if view.taken_back and about.scored_in == "all":
         space += f" and of {', '.join(map(text, view.taken_back))}, taken back since"
     return f"Accuracy on the scored split in percent, among the classes of {space}"
+
+
+def _quantized(view: RunView, about: About) -> str:
+    """What a run that learnt on quantised weights has scored, and what is here."""
+    kind = view.config["model"].get("quantize")
+    if kind is None:
+        return ""
+    return (
+        f" They were taken, and the tasks learnt, with the weights in {text(str(kind))}; this folder holds the "
+        f"merged ones in {about.base.dtype}, which no quantised weight went into and which may score otherwise."
+    )
 
 
 def _update(view: RunView, number: int) -> tuple[str, str, str, str]:

@@ -90,6 +90,7 @@ def _method_rows(runs: Sequence[LabelledRun]) -> list[Row]:
             ("SHA-256 of its weights", lambda run: run.view.manifest.base.sha256 or DASH),
             ("model type", lambda run: run.view.manifest.base.model_type or DASH),
             ("parameters", lambda run: count(run.view.manifest.base.parameters)),
+            ("quantised while learning and scoring", lambda run: yes_no(run.setting("model", "quantize"))),
             ("method", lambda run: run.view.manifest.method.name),
             ("trainable parameters", lambda run: count(run.view.manifest.method.trainable_parameters)),
             ("stores between tasks", lambda run: yes_no(run.view.manifest.method.stores)),

@@ -1,9 +1,10 @@
 """CoDyRA as a PEFT tuner: rank-weighted LoRA and the proximal step that selects ranks."""
 
+from codyra.tuner import quiet  # noqa: F401 - first, because the others import peft
 from codyra.tuner.callback import CodyraCallback
 from codyra.tuner.compat import register
 from codyra.tuner.config import CodyraConfig
-from codyra.tuner.layer import Gate, GatedLinear, named_gates, plain_network
+from codyra.tuner.layer import Gate, GatedLinear, check_mergeable, named_gates, plain_network
 from codyra.tuner.model import CodyraModel
 from codyra.tuner.prox import ProximalStep, param_groups
 
@@ -14,6 +15,7 @@ __all__ = [
     "Gate",
     "GatedLinear",
     "ProximalStep",
+    "check_mergeable",
     "named_gates",
     "param_groups",
     "plain_network",

@@ -57,6 +57,7 @@ class GatedVariant(LoraVariant):
 
     @staticmethod
     def merge_safe(module: "GatedLinear", active_adapter: str, orig_weight: Tensor) -> Tensor:
+        check_mergeable(module.get_base_layer())
         return _add_and_cast_once(orig_weight, module.get_delta_weight(active_adapter))
 
     @staticmethod
@@ -74,8 +75,24 @@ def _add_and_cast_once(weight: Tensor, delta: Tensor) -> Tensor:
     return (weight.to(wide) + delta.to(wide)).to(weight.dtype)
 
 
+def check_mergeable(layer: nn.Module) -> None:
+    """Refuse a base layer of bitsandbytes: every merge into quantised weights rounds all of them again.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if type(layer).__module__.startswith("bitsandbytes"):
+        raise ValueError(
+            f"nothing is merged into quantised weights ({type(layer).__name__}): save "
+            "codyra.TaskUpdate.from_model(model, prox=...) and merge it into the model in 16 or 32 bit"
+        )
+
+
 class GatedLinear(LoraLinear):
-    """nn.Linear or Conv1D with gated adapters: `lora_A`, `lora_B` and `lora_gate`, keyed by adapter name."""
+    """A linear with gated adapters: `lora_A`, `lora_B` and `lora_gate`, keyed by adapter name.
+
+    The linear is an nn.Linear, a Conv1D, or one of bitsandbytes in 8 or 4 bit, into which nothing can be merged.
+    """
 
     adapter_layer_names = (*LoraLayer.adapter_layer_names, "lora_gate")
 

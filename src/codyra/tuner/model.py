@@ -21,8 +21,8 @@ class CodyraModel(LoraModel):
     """PEFT's LoraModel with gated layers; made by `peft.get_peft_model(net, CodyraConfig(...))`.
 
     Raises:
-        ValueError: a target is not a plain linear (packed attention, embedding, convolution, quantised
-            layer); the network is unchanged then.
+        ValueError: a target is not a linear (packed attention, embedding, convolution); the network is unchanged
+            then.
     """
 
     def _prepare_model(self, peft_config: CodyraConfig, model: nn.Module) -> None:
@@ -64,8 +64,6 @@ def _check_supported(module: nn.Module, name: str) -> None:
         return
     if isinstance(module, nn.MultiheadAttention | NonDynamicallyQuantizableLinear):
         raise ValueError(f"codyra cannot adapt {name!r} ({kind}), packed attention; {_PACKED_REMEDY}")
-    if type(module).__module__.startswith("bitsandbytes"):
-        raise ValueError(f"codyra cannot adapt {name!r} ({kind}), quantised weights; load the model in bf16")
     if not isinstance(module, nn.Linear | Conv1D):
         raise ValueError(
             f"codyra cannot adapt {name!r} ({kind}): only nn.Linear and transformers' Conv1D are supported; "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from codyra.errors import UserError
-from codyra.tuner import ProximalStep
+from codyra.tuner import ProximalStep, check_mergeable
 from codyra.tuner.compat import BaseTuner, LoraLayer
 from codyra.update.task_update import TaskUpdate
 
@@ -79,10 +79,14 @@ def consolidate(model: nn.Module, prox: ProximalStep | None = None) -> nn.Module
 
     Raises:
         UserError: `model` has no adapter.
+        ValueError: its weights are quantised; keep `TaskUpdate.from_model` instead.
         RuntimeError: `prox` never fired.
     """
     if prox is not None:
         prox.check_fired()
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            check_mergeable(layer.get_base_layer())
     return _tuner(model).merge_and_unload()
 
 

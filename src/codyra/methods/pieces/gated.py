@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from peft import get_peft_model
 from pydantic import Field
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from codyra.methods.base import Adapter, TaskContext
 from codyra.tuner import CodyraConfig, named_gates, param_groups
@@ -26,14 +28,21 @@ class Gated(Adapter):
     def before_task(self, ctx: TaskContext) -> None:
         config = CodyraConfig(r=self.r, target_modules=ctx.target_modules, gate_init=self.gate_init)
         ctx.model = get_peft_model(ctx.net, config)
+
+    def optimizer_ready(self, ctx: TaskContext) -> None:
         ctx.state["gates"] = [gate for _, gate in named_gates(ctx.model)]
 
     def param_groups(self, ctx: TaskContext, lr: float) -> list[dict[str, Any]]:
         return param_groups(ctx.model, lr=lr)
 
     def train_log(self, ctx: TaskContext) -> dict[str, float | Tensor]:
-        kept = [gate.weight.detach().count_nonzero() for gate in ctx.state["gates"]]
-        return {"kept": torch.stack(kept).float().mean()}
+        gates = [gate.weight.detach() for gate in ctx.state["gates"]]
+        kept = torch.stack(
+            [(gate.to_local() if isinstance(gate, DTensor) else gate).count_nonzero() for gate in gates]
+        )
+        if isinstance(gates[0], DTensor):
+            dist.all_reduce(kept)
+        return {"kept": kept.float().mean()}
 
     def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"], scale: float) -> TaskUpdate:
         return TaskUpdate.from_model(ctx.model, prox=ctx.state.get("prox"), kind=kind, scale=scale)
