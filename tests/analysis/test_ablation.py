@@ -47,7 +47,7 @@ def test_a_state_is_the_run_without_these_factors(runs, whole):
         ]
         write_weights(plan.family.net, compose(plan.family.net, plan.base, left))
         assert list(state.accuracy.values()) == results.cells(plan.family.score(plan.tasks), "all")
-        assert state.held_out == results.own_percent(plan.family.score([plan.guard_task])[0])
+        assert state.held_out == plan.family.score([plan.guard_task])[0].percent("task")
         checked += 1
     assert checked > 4
 

@@ -77,11 +77,11 @@ def two_tasks_of_one_name(config, pictures, folder):
     config["stream"]["tasks"][1]["name"] = "warm"
 
 
-def causal_lm(config, pictures, folder):
-    directory = folder / "gpt"
+def encoder_decoder(config, pictures, folder):
+    directory = folder / "t5"
     directory.mkdir()
     (directory / "config.json").write_text(
-        json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]})
+        json.dumps({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]})
     )
     config["model"]["name"] = str(directory)
 
@@ -114,7 +114,7 @@ BAD = {
     "two tasks of one name": (two_tasks_of_one_name, ["warm"]),
     "prompt without {}": (change(["stream", "tasks", 0, "prompt"], "a photo"), ["{}", "a photo"]),
     "prompt too long": (long_prompt, ["plain", "tokens"]),
-    "not a dual encoder": (causal_lm, ["gpt2"]),
+    "a model of no known kind": (encoder_decoder, ["'t5'", "codyra trains"]),
     "no such model": (change(["model", "name"], "./no-such-model"), ["no-such-model"]),
     "no such builtin": (change(["model", "name"], "builtin:huge-clip"), ["builtin:tiny-clip"]),
     "texts for an image model": (text_for_an_image_model, ["words", "text"]),
