@@ -22,9 +22,9 @@ def stream(tmp_path):
     """Write a config with these options, over ANSWERS, and give its path."""
     tasks = write_stream(tmp_path / "data")
 
-    def write(save=save_llama, dtype="float64", method=(), train=(), choices=None):
+    def write(save=save_llama, dtype="float64", quantize=None, method=(), train=(), choices=None):
         config = {
-            "model": {"name": str(save(tmp_path / "model")), "dtype": dtype},
+            "model": {"name": str(save(tmp_path / "model")), "dtype": dtype, "quantize": quantize},
             "method": ANSWERS["method"] | dict(method),
             "train": ANSWERS["train"] | dict(train),
             "stream": ANSWERS["stream"] | {"tasks": [task | {"choices": choices} for task in tasks]},
@@ -43,9 +43,11 @@ def stream(tmp_path):
         ({"train": {"clip": 0.5, "gradient_checkpointing": True}}, 1e-6),
         ({"dtype": "float32", "train": {"micro_batch_size": 2}}, 1e-3),
         ({"method": {"name": "lora"}, "train": {"micro_batch_size": None, "batch_size": 1}}, 1e-6),
+        ({"dtype": "float32", "quantize": "8bit", "train": {"gradient_checkpointing": True}}, 1e-3),
+        ({"dtype": "float32", "quantize": "4bit"}, 1e-3),
         ({"save": save_gpt2, "choices": WORDS[:3], "train": {"steps": None, "epochs": 1.7}}, 1e-6),
     ],
-    ids=["checkpointed-and-clipped", "float32", "batches-of-one", "choices"],
+    ids=["checkpointed-and-clipped", "float32", "batches-of-one", "8bit", "4bit", "choices"],
 )
 def test_two_processes_are_one_process(stream, command, launch, tmp_path, options, tolerance):
     path = stream(**options)

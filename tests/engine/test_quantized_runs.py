@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from codyra.analysis.ablation import ablate
 from codyra.analysis.probe import probe
-from codyra.engine import loop, trainer
+from codyra.engine import loop, manifest, trainer
 from codyra.engine.config import load_config
 from codyra.engine.plan import make_plan
 from codyra.engine.progress import Narrator
@@ -220,6 +220,13 @@ def test_quantised_layers_need_not_be_targets(config_of):
     plan.family.write_weights({name: weight + 1 for name, weight in plan.base.items()})
     assert all(torch.equal(plan.base[name], before[name]) for name in before)
     assert all(torch.equal(views(plan.family.net)[name][0], held[0]) for name, held in mlp.items())
+
+
+def test_a_benchmark_is_marked(config_of, monkeypatch):
+    about = {"name": "trace", "marks": ["partial"]}
+    monkeypatch.setattr(manifest, "describe_benchmark", lambda stream, tasks: about)
+    manifest.benchmark_entry(make_plan(load_config(config_of("4bit")), {}, QUIET))
+    assert about["marks"][1:] == ["partial", "learnt and scored on weights in 4bit"]
 
 
 def test_full_fine_tuning_is_refused(config_of, tmp_path):

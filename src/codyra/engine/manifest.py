@@ -92,6 +92,8 @@ def benchmark_entry(plan: Plan) -> dict[str, Any] | None:
     if not same:
         what = "the published model" if len(published) == 1 else "a published model"
         about["marks"].insert(0, f"{plan.config.model.name} is not {what}, {' or '.join(published)}")
+    if plan.config.model.quantize is not None:
+        about["marks"].append(f"learnt and scored on weights in {plan.config.model.quantize}")
     return about
 
 
