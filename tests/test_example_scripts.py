@@ -1,6 +1,7 @@
 """The scripts in examples/ run as a user runs them, on a tiny model."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from codyra import TaskUpdate
+from codyra.engine.folder_reader import read_run
 from families.tiny_lms import save_llama
 
 pytestmark = pytest.mark.slow  # each imports torch anew
@@ -54,3 +56,31 @@ def test_trainer(llama, tmp_path):
     out = tmp_path / "out"
     check(out, example("trainer.py", llama, *files, "--labels", 3, "--out", out, "--steps", 6, "--cpu"))
     assert AutoModelForSequenceClassification.from_pretrained(out / "model").num_labels == 3
+
+
+def test_a_session_of_weeks(llama, tmp_path):
+    pytest.importorskip("lm_eval")
+    (tmp_path / "codyra").write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c 'from codyra.cli import main; main()' \"$@\"\n"
+    )
+    (tmp_path / "codyra").chmod(0o755)
+    path = os.pathsep.join((str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]))
+    session = tmp_path / "session"
+    done = subprocess.run(
+        ["bash", EXAMPLES / "weekly/session.sh", llama, session],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[exit code" not in done.stdout, done.stdout + done.stderr
+    assert "FAIL" not in done.stdout
+    assert read_run(session / "desk").accuracy.tasks == ("week-31",)  # the second was taken back
+    assert len(read_run(session / "guarded").tasks) == 1
+    AutoModelForCausalLM.from_pretrained(session / "model")
+    assert TaskUpdate.load(session / "adapter-32").kind == "low_rank"
+
+
+def test_the_config_of_a_week_has_five_lines():
+    assert len((EXAMPLES / "weekly/weekly.yaml").read_text().splitlines()) == 5

@@ -175,6 +175,8 @@ def test_a_task_that_changes_nothing_is_scored_once(answers_config, tmp_path, mo
     overrides = ["method.name=zero_shot", "stream.score=seen"]
     done = learn(answers_config, tmp_path / "run", *overrides)
     assert done.accuracy[2] == done.zero_shot
+    answered = (done.folder / "zero_shot_predictions.jsonl").read_bytes()
+    assert (done.folder / "tasks/03-numbers/predictions.jsonl").read_bytes() == answered
     assert next(names for names in scored if len(names) == 3) == list(TASKS)
 
 

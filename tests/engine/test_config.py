@@ -84,6 +84,8 @@ def test_steps_and_epochs_exclude_each_other():
     with pytest.raises(UserError, match="steps or epochs"):
         load_config({**BASE, "train": {"steps": 3, "epochs": 2}})
     assert load_config({**BASE, "train": {"epochs": 2.5, "batch_size": 4}}).num_steps("warm", 10) == 7
+    config = load_config({**BASE, "train": {"epochs": 2.2, "batch_size": 10}})
+    assert config.num_steps("warm", 50) == 11, "in binary floats it is a little more than 11"
 
 
 def test_an_unknown_preset_names_the_nearest():

@@ -168,6 +168,7 @@ def test_more_tasks_fewer_tasks_and_analyses(finished, place, tmp_path):
     assert found.whole.accuracy["colours"] == done.accuracy[1][1]
 
 
+@pytest.mark.slow
 def test_a_probe(config_of, tmp_path):
     found, _ = probe(
         config_of("4bit"),
@@ -201,6 +202,7 @@ def test_killed_inside_a_task_and_continued_is_the_same_run(config_of, tmp_path,
     assert contents(out) == contents(whole)
 
 
+@pytest.mark.slow
 def test_a_guard_scores_the_quantised_candidate(config_of, place, tmp_path):
     config = config_of("8bit")
     config["guard"] = {"data": f"json:{place / 'animals'}", "tolerance": 10, "against": "previous"}

@@ -208,7 +208,7 @@ def _record(example: str, guesses: list["Guess"]) -> dict[str, object]:
 
 def _lines_of_stdin() -> list[str]:
     try:
-        lines = sys.stdin.buffer.read().decode("utf-8").splitlines()
+        lines = sys.stdin.buffer.read().decode("utf-8").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(
             f"standard input is not UTF-8 ({error.reason} at byte {error.start}); convert it"

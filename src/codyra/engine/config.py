@@ -5,8 +5,10 @@ streams); every default stands in exactly one of these places.
 """
 
 import copy
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -140,6 +142,11 @@ class GuardConfig(BaseModel):
         return self
 
 
+def num_shown(epochs: float, num_examples: int) -> int:
+    """How many times examples are shown in so many epochs; 2.2 epochs of 50 are 110, which floats would make 111."""
+    return math.ceil(Fraction(str(epochs)) * num_examples)
+
+
 class RunConfig(BaseModel):
     """One run: a model, a method, a stream of tasks."""
 
@@ -201,7 +208,7 @@ class RunConfig(BaseModel):
             return self.train.steps
         epochs = self.num_epochs(task_name)
         assert epochs is not None
-        return -int(-epochs * num_examples // self.train.batch_size)
+        return -(-num_shown(epochs, num_examples) // self.train.batch_size)
 
     def to_yaml(self) -> str:
         """The resolved config; reading it back gives an equal RunConfig."""

@@ -400,29 +400,35 @@ class RunFolder:
         ]
         self.write_json("labels.json", {"scored_in": label_space, "tasks": entries})
 
-    def write_row(self, num_tasks: int, names: Sequence[str], row: Row, **about: Any) -> None:
-        """The scores of all tasks after the first `num_tasks`, with the answers they are of; `about` adds figures."""
-        answers = [score for score in row if isinstance(score, AnswerScore) and score.answers]
-        if answers:
-            self._write_predictions(self._predictions(num_tasks, names), answers)
+    def write_row(
+        self, num_tasks: int, names: Sequence[str], row: Row, unchanged: bool = False, **about: Any
+    ) -> None:
+        """The scores of all tasks after the first `num_tasks`, with the answers they are of; `about` adds figures.
+
+        Args:
+            unchanged: the last task changed nothing, so the answers are those before it.
+        """
+        if any(isinstance(score, AnswerScore) for score in row):
+            self._write_predictions(num_tasks, names, row, num_tasks - 1 if unchanged else num_tasks)
         after = names[num_tasks - 1] if num_tasks else ZERO_SHOT
         content = {"after": after, **about, "among": list(names), "tasks": [_stored(score) for score in row]}
         self.write_json(self.row_file(num_tasks, names), content)
 
-    def _write_predictions(self, name: Path, scores: Sequence[AnswerScore]) -> None:
-        """One line per test example, those of tasks that were scored earlier kept."""
-        path, lines = within(self.path, name), []
-        anew = {score.name for score in scores}
-        if path.is_file():
-            former = read_text(path).split("\n")[
-                :-1
-            ]  # an answer may hold what splitlines takes for a line's end
-            lines = [line for line in former if parse_json(line, path).get("task") not in anew]
-        for score in scores:
+    def _write_predictions(self, num_tasks: int, names: Sequence[str], row: Row, former: int) -> None:
+        """One line per test example; of tasks that were not answered anew those after the first `former` tasks."""
+        former_path, lines = within(self.path, self._predictions(former, names)), []
+        anew = [score for score in row if isinstance(score, AnswerScore) and score.answers]
+        if former_path.is_file():
+            answered = {score.name for score in anew}
+            # An answer may hold what str.splitlines takes for the end of a line.
+            for line in read_text(former_path).split("\n")[:-1]:
+                if parse_json(line, former_path).get("task") not in answered:
+                    lines.append(line)
+        for score in anew:
             for position, (prediction, percent) in enumerate(score.answers):
                 entry = {"task": score.name, "position": position, "prediction": prediction, "score": percent}
                 lines.append(json.dumps(entry, ensure_ascii=False))
-        self.write_text(name, "".join(f"{line}\n" for line in lines))
+        self.write_text(self._predictions(num_tasks, names), "".join(f"{line}\n" for line in lines))
 
     def write_harness(self, results: Sequence[HarnessResult]) -> None:
         """harness.json and its checksum."""

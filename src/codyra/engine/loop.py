@@ -272,7 +272,8 @@ class Loop:
         del weights  # the network has them; scoring, and the sums of `rounding_loss`, need the room
         merged = time.perf_counter()
         # A task that changed nothing leaves a model that was scored already.
-        known = (self._row(task_index) or []) if self._update(task_index).no_change else []
+        unchanged = self._update(task_index).no_change
+        known = (self._row(task_index) or []) if unchanged else []
         row = self._score(
             task_index + 1,
             f"task {task_index + 1} ({name}): scoring",
@@ -289,7 +290,7 @@ class Loop:
             # Time is known only now: the scores, whose presence says that all of this is done, come after it.
             own = self.folder.row_files(task_index + 1, self.names)
             self.folder.write_manifest(self.manifest, before=[*own, *DERIVED])
-            self.folder.write_row(task_index + 1, self.names, row, **about)
+            self.folder.write_row(task_index + 1, self.names, row, unchanged, **about)
             self._write_matrices()
         plan.accelerator.wait_for_everyone()
         return True

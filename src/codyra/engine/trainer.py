@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from codyra.engine.checkpoint import Checkpoint, Keeper, Record, capture, restore
-from codyra.engine.config import TrainConfig
+from codyra.engine.config import TrainConfig, num_shown
 from codyra.engine.plan import Plan
 from codyra.engine.progress import Narrator
 from codyra.engine.rng import private_random, seeded_torch
@@ -63,7 +63,7 @@ def batches(
             for start in range(0, num_examples, batch_size):
                 yield order[start : start + batch_size]
     endless = (position for _ in itertools.count() for position in shuffled())
-    left = math.ceil(epochs * num_examples)
+    left = num_shown(epochs, num_examples)
     while left > 0:
         yield list(itertools.islice(endless, min(batch_size, left)))
         left -= batch_size
