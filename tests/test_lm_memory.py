@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from codyra import TaskUpdate
+from codyra.update import compose
+
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
@@ -88,6 +91,17 @@ def test_live_tensors_are_counted_by_storage_for_as_long_as_they_exist():
         del whole, views, doubled
         gc.collect()
         assert (live.now, live.peak) == (0, 800)
+
+
+def test_merging_into_bf16_lets_go_of_a_float32_sum_once_it_is_cast():
+    base = {f"w{number}": torch.zeros(100, 100, dtype=torch.bfloat16) for number in range(10)}
+    update = TaskUpdate("dense", tensors={name: torch.ones(100, 100) for name in base})
+    with lm_memory.LiveTensors() as live:
+        live.add(base.values())
+        merged = compose(torch.nn.Module(), base, [update])
+        assert live.peak - 10 * 20_000 < 10 * 40_000 + 30_000  # beside the base all sums, and little else
+        assert live.now == 2 * 10 * 20_000
+    assert torch.equal(merged["w9"], torch.ones(100, 100, dtype=torch.bfloat16))
 
 
 def test_the_command_predicts_and_writes_what_it_printed(tmp_path, monkeypatch, capsys):
