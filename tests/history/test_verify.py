@@ -35,8 +35,8 @@ def test_a_whole_run_passes(codyra_run):
     assert not faults(codyra_run)
     found = lines(codyra_run)
     assert found[0].startswith("checksums: manifest.json and ")
-    assert "merge: 3 states merged anew are bit-identical to those that were scored" in found
-    assert "adapters: 3 load in stock peft and give the updates of their tasks" in found
+    assert "merge: 3 states merged anew, bit-identical to what was scored" in found
+    assert "adapters: stock peft loads 3, with the updates of their tasks" in found
 
 
 @pytest.mark.parametrize("method", ["cumulative", "full", "bf16", "zero_shot", "text"])

@@ -22,6 +22,7 @@ from codyra.engine.folder_reader import PENDING, RunView, check_not_pending, rea
 from codyra.engine.lock import LOCK
 from codyra.engine.manifest import machine
 from codyra.engine.models import load_base
+from codyra.engine.progress import count
 from codyra.errors import UserError
 from codyra.families import Family
 from codyra.methods import build_method
@@ -164,7 +165,7 @@ def _figures(folder: RunFolder, view: RunView, config: RunConfig) -> Iterator[Fi
             yield Finding(False, "metrics.json: does not match the scores and updates of the tasks")
     if good:
         what = "accuracy tables" + (" and metrics.json" if view.metrics is not None else "")
-        yield Finding(True, f"figures: {what} follow from the scores of {len(rows)} tasks")
+        yield Finding(True, f"figures: {what} follow from the scores of {count(len(rows), 'task')}")
 
 
 # --- models --------------------------------------------------------------------------------------------------
@@ -207,12 +208,13 @@ def _merged_anew(
             )
     if identical:
         yield Finding(
-            True, f"merge: {identical} states merged anew are bit-identical to those that were scored"
+            True, f"merge: {count(identical, 'state')} merged anew, bit-identical to what was scored"
         )
     if rounded:
         yield Finding(
             True,
-            f"merge: {rounded} states merged anew equal those that were scored to rounding ({ROUNDING:g} of |dW|); "
+            f"merge: {count(rounded, 'state')} merged anew, equal to what was scored to rounding "
+            f"({ROUNDING:g} of |dW|); "
             "this is another machine, device or number of threads",
         )
 
@@ -244,7 +246,7 @@ def _in_stock_peft(
         else:
             loaded += 1
     if loaded:
-        yield Finding(True, f"adapters: {loaded} load in stock peft and give the updates of their tasks")
+        yield Finding(True, f"adapters: stock peft loads {loaded}, with the updates of their tasks")
 
 
 def _difference(model: Any, name: str, A_KD: Tensor, B_OK: Tensor) -> float:
