@@ -7,7 +7,21 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-WORDS = ["house", "river", "cold", "warm", "seven", "three", "dog", "cat", "word", "blue", "green", "yes", "no"]
+WORDS = [
+    "house",
+    "river",
+    "cold",
+    "warm",
+    "seven",
+    "three",
+    "dog",
+    "cat",
+    "word",
+    "blue",
+    "green",
+    "yes",
+    "no",
+]
 TRAIN, TEST = 11, 7
 
 
