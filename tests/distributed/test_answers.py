@@ -3,10 +3,10 @@
 import json
 
 import pytest
-import yaml
 
-from distributed.answer_runs import TEST, WORDS, assert_same_run, write_stream
+from distributed.answer_runs import TEST, WORDS, assert_same_run
 from engine.faults import contents
+<<<<<<< HEAD
 from families.tiny_lms import save_gpt2, save_llama
 
 # Every third batch holds a single record, for two processes.
@@ -34,6 +34,9 @@ def stream(tmp_path):
         return path
 
     return write
+=======
+from families.tiny_lms import save_gpt2
+>>>>>>> s5e
 
 
 @pytest.mark.slow

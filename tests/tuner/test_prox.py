@@ -169,6 +169,25 @@ def test_a_group_of_gates_and_factors_together_is_fine_when_nothing_decays(model
     assert_same(model.parameters(), twin.parameters())
 
 
+def test_groups_that_are_stepped_one_after_another_make_one_step(model):
+    """As DeepSpeed steps them, each on a flat copy of the parameters."""
+    optimizer = adamw(model)
+    prox = ProximalStep(optimizer, model, total_steps=4, kappa_total=0.3, dense_fraction=0.0)
+    groups = optimizer.param_groups
+    for group in groups:
+        group["params"] = [nn.Parameter(torch.ones(7))]
+    for _ in range(4):
+        for group in groups:
+            group["params"][0].grad = torch.zeros(7)
+            optimizer.param_groups = [group]
+            optimizer.step()
+            optimizer.param_groups = groups
+    assert (prox.steps, prox.calls) == (4, 3)
+    factors, gates = (group["params"][0] for group in groups)
+    torch.testing.assert_close(factors.data, torch.ones(7))
+    torch.testing.assert_close(gates.data, torch.full((7,), 0.7))
+
+
 def test_accelerate_is_unwrapped(model):
     twin = copy.deepcopy(model)
     accelerator = Accelerator(cpu=True)

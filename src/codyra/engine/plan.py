@@ -20,7 +20,7 @@ from torch import Tensor
 from codyra.engine.config import RunConfig, TrainConfig, model_path
 from codyra.engine.progress import Narrator
 from codyra.engine.rng import private_random, seeded_torch
-from codyra.engine.sharding import check_sharding
+from codyra.engine.sharding import set_up_sharding
 from codyra.errors import UserError
 from codyra.families import AnswerSettings, Family, Objective, load_family
 from codyra.methods import Method, TaskContext, build_method
@@ -198,7 +198,7 @@ def make_accelerator(train: TrainConfig) -> Accelerator:
         # Parts of a batch are weighed by what they count; a number of them in accelerate's config divides nothing.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
-    check_sharding(accelerator)
+    set_up_sharding(accelerator, train)
     return accelerator
 
 

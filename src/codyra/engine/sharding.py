@@ -5,7 +5,7 @@ into the adapters of the plain network, and the loop goes on with that one as if
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -14,6 +14,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from codyra.engine.config import TrainConfig
 from codyra.errors import UserError
 from codyra.families import Family
 from codyra.methods import TaskContext
@@ -22,30 +23,45 @@ WHOLE = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GP
 """Where every process holds all parameters and moments."""
 
 
-def check_sharding(accelerator: Accelerator) -> None:
-    """Look for settings of accelerate under which training would go wrong.
+def set_up_sharding(accelerator: Accelerator, train: TrainConfig) -> None:
+    """Hand the options of a run to the wrapper that accelerate's config asks for.
 
     Raises:
-        UserError: there is one.
+        UserError: under this config of accelerate, training would go wrong.
     """
     if accelerator.distributed_type == DistributedType.FSDP:
         plugin = accelerator.state.fsdp_plugin
-        if plugin.fsdp_version != 2:
-            raise UserError(
-                "accelerate's config: FSDP 1 is not supported; set fsdp_version: 2 in its fsdp_config"
-            )
-        if plugin.cpu_ram_efficient_loading:
-            raise UserError(
-                "accelerate's config: every process needs the weights, to score with them; set "
-                "fsdp_cpu_ram_efficient_loading: false in its fsdp_config"
-            )
-        if plugin.activation_checkpointing:
-            raise UserError(
-                "accelerate's config: set fsdp_activation_checkpointing: false in its fsdp_config and "
-                "train.gradient_checkpointing=true in codyra's"
-            )
-        # Autocast as with one process; this policy would round the adapters and the residual stream as well.
+        refused = {
+            "fsdp_version: 2": plugin.fsdp_version != 2,
+            # Scoring needs the weights on every process.
+            "fsdp_cpu_ram_efficient_loading: false": plugin.cpu_ram_efficient_loading,
+            "fsdp_activation_checkpointing: false, and train.gradient_checkpointing=true in codyra's": (
+                plugin.activation_checkpointing
+            ),
+        }
+        _refuse("fsdp_config", refused)
+        # Autocast as on one process; this policy would round adapters and the residual stream as well.
         plugin.mixed_precision_policy = None
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        plugin = accelerator.state.deepspeed_plugin
+        settings = plugin.deepspeed_config
+        refused = {
+            "zero_stage: 2": plugin.zero_stage != 2,
+            "offload_optimizer_device: none": plugin.offload_optimizer_device not in (None, "none"),
+            "no optimizer and no scheduler": "optimizer" in settings or "scheduler" in settings,
+            "train.precision=fp32 in codyra's (model.dtype=bfloat16 halves the weights)": train.precision
+            != "fp32",
+        }
+        _refuse("deepspeed_config", refused)
+        # DeepSpeed clips and steps inside `backward`, and wants to know a batch size that it has no use for.
+        settings |= {"gradient_accumulation_steps": 1, "train_micro_batch_size_per_gpu": 1}
+        settings["gradient_clipping"] = train.clip or 0.0
+
+
+def _refuse(section: str, refused: Mapping[str, bool]) -> None:
+    for remedy, wrong in refused.items():
+        if wrong:
+            raise UserError(f"{section} of accelerate's config: codyra trains right only with {remedy}")
 
 
 @contextmanager

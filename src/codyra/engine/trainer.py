@@ -216,7 +216,8 @@ def _backward(
     while batch is not None:
         following = next(shares, None)
         last = following is None
-        # Gradients are exchanged once per step, after the last part.
+        # Gradients are exchanged once per step, after the last part; DeepSpeed also takes the step there.
+        accelerator.sync_gradients = last
         with nullcontext() if last else accelerator.no_sync(model):
             with accelerator.autocast():
                 losses = model(batch)

@@ -145,6 +145,7 @@ class ProximalStep:
         gates = _trainable_gates(model)
         _check_width(gates)
         self._gate_ids = {id(gate.weight) for gate in gates.values()}
+        self._groups = optimizer.param_groups
         self._gate_groups = self._find_groups()
         self._check_decay()
         self.initial_gates = {name: gate.weight.detach().cpu().clone() for name, gate in gates.items()}
@@ -239,6 +240,10 @@ class ProximalStep:
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is not None and found_inf.item():
             return
+        if len(optimizer.param_groups) == len(self._groups):
+            self._groups = optimizer.param_groups  # loading a checkpoint replaces them
+        elif not self._shown(optimizer.param_groups):
+            return  # DeepSpeed steps group after group: the gates' turn is another
         if self.steps == self.total_steps:
             raise ValueError(
                 f"optimizer step {self.steps + 1} is beyond total_steps={self.total_steps}; give "
@@ -250,6 +255,9 @@ class ProximalStep:
             self.calls += 1
             for gate in self._gates():
                 gate.copy_(self._operator(gate, self.kappa))
+
+    def _shown(self, groups: list[dict[str, Any]]) -> bool:
+        return any(self._groups[index] is group for index in self._gate_groups for group in groups)
 
     def _find_groups(self) -> dict[int, bool]:
         """{index of an optimizer group that holds gates: it holds nothing else}.
@@ -275,13 +283,13 @@ class ProximalStep:
         return [
             weight
             for index, only_gates in self._gate_groups.items()
-            for weight in self._optimizer.param_groups[index]["params"]
+            for weight in self._groups[index]["params"]
             if only_gates or id(weight) in self._gate_ids
         ]
 
     def _check_decay(self) -> None:
         for index in self._gate_groups:
-            decay = self._optimizer.param_groups[index].get("weight_decay", 0)
+            decay = self._groups[index].get("weight_decay", 0)
             if decay != 0:
                 raise ValueError(
                     f"gates are in a parameter group with weight_decay={decay}, which would shrink them "
