@@ -139,9 +139,9 @@ def stream(tmp_path):
     """Write a config with these options, over ANSWERS, and give its path."""
     tasks = write_stream(tmp_path / "data")
 
-    def write(save=save_llama, dtype="float64", method=(), train=(), choices=None):
+    def write(save=save_llama, dtype="float64", quantize=None, method=(), train=(), choices=None):
         config = {
-            "model": {"name": str(save(tmp_path / "model")), "dtype": dtype},
+            "model": {"name": str(save(tmp_path / "model")), "dtype": dtype, "quantize": quantize},
             "method": ANSWERS["method"] | dict(method),
             "train": ANSWERS["train"] | dict(train),
             "stream": ANSWERS["stream"] | {"tasks": [task | {"choices": choices} for task in tasks]},

@@ -6,37 +6,7 @@ import pytest
 
 from distributed.answer_runs import TEST, WORDS, assert_same_run
 from engine.faults import contents
-<<<<<<< HEAD
-from families.tiny_lms import save_gpt2, save_llama
-
-# Every third batch holds a single record, for two processes.
-ANSWERS = {
-    "method": {"name": "codyra", "r": 4},
-    "train": {"steps": 12, "batch_size": 5, "micro_batch_size": 1, "eval_batch_size": 2, "lr": 5e-3},
-    "stream": {"max_answer_tokens": 6},
-}
-
-
-@pytest.fixture
-def stream(tmp_path):
-    """Write a config with these options, over ANSWERS, and give its path."""
-    tasks = write_stream(tmp_path / "data")
-
-    def write(save=save_llama, dtype="float64", quantize=None, method=(), train=(), choices=None):
-        config = {
-            "model": {"name": str(save(tmp_path / "model")), "dtype": dtype, "quantize": quantize},
-            "method": ANSWERS["method"] | dict(method),
-            "train": ANSWERS["train"] | dict(train),
-            "stream": ANSWERS["stream"] | {"tasks": [task | {"choices": choices} for task in tasks]},
-        }
-        path = tmp_path / "stream.yaml"
-        path.write_text(yaml.safe_dump(config))
-        return path
-
-    return write
-=======
 from families.tiny_lms import save_gpt2
->>>>>>> s5e
 
 
 @pytest.mark.slow
