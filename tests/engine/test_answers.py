@@ -322,6 +322,28 @@ def test_predict_from_the_command(command, finished, tmp_path):
     assert code == 0
 
 
+def test_predict_as_one_of_the_tasks(place, answers_config, tmp_path):
+    answers_config["stream"]["tasks"] = [
+        {"name": "colours", "data": f"json:{place / 'colours'}", "prompt": "{} =", "choices": ["blue", "red"]}
+    ]
+    answers_config["train"] |= {"epochs": {"colours": 2, "others": 1}, "steps": None}
+    done = learn(answers_config, tmp_path / "run")
+    checkout(done.folder, tmp_path / "model")
+    lines = (done.folder / "tasks/01-colours/predictions.jsonl").read_text().splitlines()
+    asked = [f"colours: which one, test {number}? Answer:" for number in range(TEST)]
+    expected = [json.loads(line)["prediction"] for line in lines]
+    assert answer(tmp_path / "model", asked, task="colours") == expected
+    with pytest.raises(UserError, match=r"no such task, did you mean 'colours'"):
+        answer(tmp_path / "model", asked, task="colour")
+
+    more = tmp_path / "more.yaml"
+    tasks = [{"name": "animals", "data": f"json:{place / 'animals'}"}]
+    more.write_text(yaml.safe_dump({"stream": {"tasks": tasks}}))
+    assert append(done.folder, more, QUIET).task_names == ["colours", "animals"]
+    steps = (done.folder / "tasks/02-animals/train.jsonl").read_text().splitlines()
+    assert len(steps) == 2, "one epoch of twelve, six at a time: what `others` says"
+
+
 def test_a_held_out_set_of_answers_guards(answers_config, place, tmp_path):
     answers_config["guard"] = {"data": f"json:{place / 'animals'}", "tolerance": 10}
     answers_config["stream"]["only"] = ["animals", "colours"]

@@ -137,7 +137,10 @@ def predict(
     ],
     top: Annotated[int, typer.Option(help="classes shown per input", min=1)] = 5,
     label_space: Annotated[
-        str | None, typer.Option(help="all, learnt, or a task's name; default what the run was scored in")
+        str | None,
+        typer.Option(
+            help="all, learnt, or a task's name; default what the run was scored in. Language models: a task"
+        ),
     ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(help="longest answer of a language model, in tokens", min=1)
@@ -149,7 +152,7 @@ def predict(
 
     examples = [example for item in inputs for example in (_lines_of_stdin() if item == "-" else [item])]
     if read_about(checkout).answers is not None:
-        _show_answers(checkout, examples, max_new_tokens, as_json)
+        _show_answers(checkout, examples, label_space, max_new_tokens, as_json)
         return
     from codyra.history.predict import predict as nearest
 
@@ -164,10 +167,12 @@ def predict(
             console.print(f"  {guess.percent:5.1f} %  {names}", markup=False)
 
 
-def _show_answers(checkout: Path, prompts: list[str], max_new_tokens: int | None, as_json: bool) -> None:
+def _show_answers(
+    checkout: Path, prompts: list[str], task: str | None, max_new_tokens: int | None, as_json: bool
+) -> None:
     from codyra.history.answer import answer
 
-    answers = answer(checkout, prompts, max_new_tokens)
+    answers = answer(checkout, prompts, task, max_new_tokens)
     if as_json:
         records = [{"input": prompt, "answer": text} for prompt, text in zip(prompts, answers, strict=True)]
         typer.echo(json.dumps(records, indent=2))

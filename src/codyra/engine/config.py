@@ -78,6 +78,15 @@ class TrainConfig(BaseModel):
         None, ge=1, description="steps between two checkpoints inside a task; null: about every 2 minutes"
     )
 
+    @field_validator("epochs", mode="before")
+    @classmethod
+    def _epochs_are_positive(cls, epochs: Any) -> Any:
+        values = list(epochs.values()) if isinstance(epochs, Mapping) else [] if epochs is None else [epochs]
+        for value in values:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"needs a number above 0, or such numbers by task name; {value!r} is none")
+        return epochs
+
     @model_validator(mode="before")
     @classmethod
     def _one_budget(cls, section: Any) -> Any:
@@ -105,6 +114,8 @@ class GuardConfig(BaseModel):
     columns: dict[Role, str] = Field(default_factory=dict, description="as in a task")
     splits: dict[Literal["test"], str] = Field(default_factory=dict, description="as in a task")
     metric: str = Field("accuracy", description="as in a task")
+    choices: list[ClassName] | None = Field(None, min_length=2, description="as in a task")
+    max_new_tokens: int | None = Field(None, ge=1, description="as in a task")
     test_examples: int | None = Field(None, ge=1, description="as in a task")
     tolerance: float = Field(ge=0, allow_inf_nan=False, description="points of the score that may be lost")
     against: Literal["start", "previous"] = Field(
@@ -127,6 +138,8 @@ class GuardConfig(BaseModel):
             classes=self.classes,
             columns=self.columns,
             metric=self.metric,
+            choices=self.choices,
+            max_new_tokens=self.max_new_tokens,
             test_examples=self.test_examples,
             splits=dict(self.splits) if of_benchmark else {"train": split, "test": split},
         )

@@ -279,13 +279,25 @@ class CausalLM(Family):
         return [self._score(task, batch_size, progress or (lambda more: None), limit) for task in tasks]
 
     @torch.no_grad()
-    def answer(self, prompts: Sequence[Prompt], max_new_tokens: int, batch_size: int = 64) -> list[str]:
-        """Greedy answers to prompts of no task.
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        choices: Sequence[str] = (),
+        frame: tuple[str, str] = ("", ""),
+        batch_size: int = 64,
+    ) -> list[str]:
+        """Greedy answers to finished prompts, or the likeliest of `choices` where there are any.
 
         Raises:
             UserError: a prompt with such an answer exceeds what the model reads, or the chat template refuses one.
         """
-        rows = self._tokens.rows(prompts, None, ("", ""), "prompt")
+        if choices:
+            repeated = [prompt for prompt in prompts for _ in choices]
+            given = list(choices) * len(prompts)
+            rows = self._tokens.rows(repeated, given, frame, "prompt and choice", closed=False)
+            return self._likeliest(rows, choices, batch_size, lambda more: None)
+        rows = self._tokens.rows(prompts, None, frame, "prompt")
         for number, row in enumerate(rows, start=1):
             self._check_window(f"prompt {number}", len(row.ids) + max_new_tokens)
         batches = batches_by_length([len(row.ids) for row in rows], batch_size)
@@ -299,7 +311,9 @@ class CausalLM(Family):
     ) -> AnswerScore:
         rows = self._test_rows(task)[:limit]
         if task.choices:
-            predictions = self._likeliest(task, len(rows), batch_size, progress)
+            predictions = self._likeliest(
+                self._choice_rows(task)[: len(rows) * len(task.choices)], task.choices, batch_size, progress
+            )
             unfinished = 0
         else:
             predictions, unfinished = self._written(task, rows, batch_size, progress)
@@ -337,11 +351,10 @@ class CausalLM(Family):
         return [self._decode(new.ids) for new in written], sum(not new.ended for new in written)
 
     def _likeliest(
-        self, task: AnswerTask, num_examples: int, batch_size: int, progress: Callable[[int], None]
+        self, rows: Sequence[Row], choices: Sequence[str], batch_size: int, progress: Callable[[int], None]
     ) -> list[str]:
-        """For every test example the choice of the greatest likelihood, the first of equal ones."""
-        num_choices = len(task.choices)
-        rows = self._choice_rows(task)[: num_examples * num_choices]
+        """Of every example, which has a row for each choice, the likeliest choice; of equal ones the first."""
+        num_choices = len(choices)
         groups = alike(rows)
         batches = share(batches_by_length([len(rows[group[0]].ids) for group in groups], batch_size))
         parts = log_likelihoods(
@@ -352,8 +365,8 @@ class CausalLM(Family):
         )
         sums = together(parts, len(rows), progress, per_example=num_choices)
         return [
-            max(enumerate(task.choices), key=lambda choice: sums[example * num_choices + choice[0]])[1]
-            for example in range(num_examples)
+            max(enumerate(choices), key=lambda choice: sums[example * num_choices + choice[0]])[1]
+            for example in range(len(rows) // num_choices)
         ]
 
     def _writer(self, prompts: Sequence[Prompt]) -> Writer:

@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from codyra.engine.config import RunConfig, parse_config
+from codyra.engine.config import OTHERS, RunConfig, parse_config
 from codyra.engine.folder import WHERE_IS_IT, RunFolder, comparable, first_difference
 from codyra.engine.folder_reader import check_not_pending
 from codyra.engine.lock import only_writer
@@ -55,6 +55,8 @@ def _extended(folder: RunFolder, more: Path) -> RunConfig | None:
             f"{folder.path / 'config.yaml'} --out {folder.path}"
         )
     content = stored.model_dump(mode="json")
+    if isinstance(given.train.epochs, dict):
+        content["train"]["epochs"] = given.train.epochs | content["train"]["epochs"]
     content["guard"] = given.model_dump(mode="json")["guard"]  # how much it tolerates may be another now
     # What `only` left out of the stream may be learnt after all.
     added = {task.name for task in new} - set(names)
@@ -94,8 +96,17 @@ def _read_more(more: Path, stored: RunConfig) -> RunConfig:
             task["data"] = _settled(task["data"], more, given.get("data_dir"), stored)
     settled = {key: getattr(stored, key) for key in WHERE_IS_IT}  # of the run; the tasks' places were settled
     whole = _merged(stored.model_dump(mode="json"), {**given, **settled})
+    by_task, epochs = stored.train.epochs, whole["train"]["epochs"]
+    if by_name := isinstance(by_task, dict) and isinstance(epochs, dict):
+        names = [task.get("name") for task in tasks if isinstance(task, dict)]
+        whole["train"]["epochs"] = {
+            **({OTHERS: by_task[OTHERS]} if OTHERS in by_task else {}),
+            **{name: value for name, value in epochs.items() if name in names},
+        }
     config = parse_config(whole, str(more))
     here, there = comparable(config), comparable(stored)
+    if by_name:
+        del here["train"]["epochs"], there["train"]["epochs"]  # new tasks may have their own
     for content in (here, there):
         del content["stream"]["tasks"], content["stream"]["only"]
     if difference := first_difference(there, here):

@@ -110,6 +110,8 @@ def _chat(messages: object, at: str) -> list[tuple[str, str]]:
         role = message.get("role")
         if role not in ROLES:
             raise UserError(f"{at}, message {number}: the role is {role!r}; there are {', '.join(ROLES)}")
+        if message.get("tool_calls"):
+            raise UserError(f"{at}, message {number}: calls of tools are not learnt; drop the record")
         chat.append((role, checked_text(message.get("content"), f"{at}, message {number}", "content")))
     if len(chat) < 2 or chat[-1][0] != "assistant":
         raise UserError(
