@@ -74,7 +74,8 @@ def _use(family: Family, about: About) -> str:
     if about.answers is not None:
         prompts = list(dict.fromkeys(task.prompt.replace("{}", "...") for task in about.tasks))
         held = "how the prompts of all tasks are cut and answered"
-        what, printed = '"a prompt"', "goes by it and prints the answer"
+        what = f'"a prompt" --label-space {about.tasks[0].name}'
+        printed = "puts it into the template of that task and prints the answer"
     else:
         prompts = [prompt for task in about.tasks for prompt in task.prompts]
         held = "the classes and prompts of all tasks"
