@@ -88,7 +88,7 @@ class Launcher:
     def __call__(self, *arguments, **options):
         """What it said, once it is done."""
         process = self.start(*arguments, **options)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == 0, err
         return out
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from codyra import files
 from codyra.digest import tensors_sha256
-from codyra.engine.sharding import WHOLE
+from codyra.engine.sharding import SHARDED
 from codyra.errors import UserError
 from codyra.methods import Method, TaskContext
 from codyra.reading import parse_json, read_tensors
@@ -95,7 +95,7 @@ class Keeper:
 
     def due(self, step: int) -> bool:
         """Is it time after `step` steps? Where processes differ, the main one's clock decides."""
-        if self._accelerator.distributed_type not in WHOLE:
+        if self._accelerator.distributed_type in SHARDED:
             return False  # moments are not gathered: the task starts over
         if self._every is not None:
             return step % self._every == 0

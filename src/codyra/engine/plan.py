@@ -20,7 +20,7 @@ from torch import Tensor
 from codyra.engine.config import RunConfig, TrainConfig, model_path
 from codyra.engine.progress import Narrator
 from codyra.engine.rng import private_random, seeded_torch
-from codyra.engine.sharding import set_up_sharding
+from codyra.engine.sharding import SHARDED, set_up_sharding
 from codyra.errors import UserError
 from codyra.families import AnswerSettings, Family, Objective, load_family
 from codyra.methods import Method, TaskContext, build_method
@@ -107,6 +107,11 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     accelerator = make_accelerator(config.train)
     method = build_method(config.method)
     family = load_family(model_path(config), answer_settings(config))
+    if family.modality != "answers" and accelerator.distributed_type in SHARDED:
+        raise UserError(
+            f"FSDP and DeepSpeed are for causal language models; a {family.model_type} model trains with the config of "
+            "accelerate that has distributed_type: MULTI_GPU"
+        )
     build = partial(
         build_stream,
         kind="answers" if family.modality == "answers" else "classes",

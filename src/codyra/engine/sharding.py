@@ -19,8 +19,8 @@ from codyra.errors import UserError
 from codyra.families import Family
 from codyra.methods import TaskContext
 
-WHOLE = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-"""Where every process holds all parameters and moments."""
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+"""Where no process holds all parameters and moments."""
 
 
 def set_up_sharding(accelerator: Accelerator, train: TrainConfig) -> None:
@@ -70,7 +70,7 @@ def trained_apart(family: Family, ctx: TaskContext, accelerator: Accelerator) ->
 
     What was trained is in the plain network afterwards, on every process.
     """
-    if accelerator.distributed_type in WHOLE:
+    if accelerator.distributed_type not in SHARDED:
         yield
         return
     plain, model, device = ctx.net, ctx.model, family.device
