@@ -41,7 +41,7 @@ type codyra eval desk --harness general --include-path tasks --after 0 --after 1
 
 printf '\n## in use\n'
 type codyra checkout desk --out model
-type codyra predict model $'The charger at the station is dead.\n' $'I need a receipt for the bell.\n' --max-new-tokens 8
+type codyra predict model "The charger at the station is dead." "I need a receipt for the bell." --label-space week-32
 cat > plain.py <<'P'
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
