@@ -114,7 +114,7 @@ BAD = {
     "two tasks of one name": (two_tasks_of_one_name, ["warm"]),
     "prompt without {}": (change(["stream", "tasks", 0, "prompt"], "a photo"), ["{}", "a photo"]),
     "prompt too long": (long_prompt, ["plain", "tokens"]),
-    "a model of no known kind": (encoder_decoder, ["'t5'", "codyra trains"]),
+    "a model of no known kind": (encoder_decoder, ["encoder-decoder (t5)", "codyra trains"]),
     "no such model": (change(["model", "name"], "./no-such-model"), ["no-such-model"]),
     "no such builtin": (change(["model", "name"], "builtin:huge-clip"), ["builtin:tiny-clip"]),
     "texts for an image model": (text_for_an_image_model, ["words", "text"]),
