@@ -249,7 +249,7 @@ def test_a_damaged_run_folder_is_named(command, config, tmp_path, file, content)
 
 
 def test_too_little_disk_is_known_before_the_first_step(command, config, tmp_path, monkeypatch):
-    usage = type("usage", (), {"free": 1000})
+    usage = type("usage", (), {"free": 1000, "total": 1000})
     monkeypatch.setattr("codyra.engine.plan.shutil.disk_usage", lambda path: usage)
     refused(command("run", write(config, tmp_path), "--out", tmp_path / "run"), "MB of disk")
     assert not (tmp_path / "run").exists()
