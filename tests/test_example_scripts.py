@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from codyra import TaskUpdate
@@ -79,7 +80,8 @@ def test_a_session_of_weeks(llama, tmp_path):
     assert read_run(session / "desk").accuracy.tasks == ("week-31",)  # the second was taken back
     assert len(read_run(session / "guarded").tasks) == 1
     AutoModelForCausalLM.from_pretrained(session / "model")
-    assert TaskUpdate.load(session / "adapter-32").kind == "low_rank"
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama), session / "adapter-32")
+    assert adapted.peft_config["default"].peft_type == "LORA"
 
 
 def test_the_config_of_a_week_has_five_lines():
