@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from codyra.families.answers import NO_TARGET, POSITIONS_AT_ONCE, AnswerObjective
@@ -20,7 +21,7 @@ def batch(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def loss_of(logits: torch.Tensor, targets: torch.Tensor, scale: float) -> torch.Tensor:
-    objective = AnswerObjective(lambda batch: logits, [], lambda rows: {}, None)
+    objective = AnswerObjective(torch.nn.Module(), lambda batch: logits, [], lambda rows: {}, None)
     return objective.loss({"targets": targets, "scale": scale})["loss"]
 
 

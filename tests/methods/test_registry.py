@@ -38,7 +38,7 @@ def learn(method, net, total_steps=6, previous=None):
         for _ in range(total_steps):
             ctx.optimizer.zero_grad()
             loss = (net(inputs) - targets).square().mean()
-            penalty = method.loss(ctx, {})
+            penalty = method.penalty(ctx)
             (loss if penalty is None else loss + penalty).backward()
             method.after_backward(ctx)
             ctx.optimizer.step()
@@ -83,7 +83,7 @@ def test_a_carried_adapter_goes_on_where_it_stopped(alpha):
     assert first.kind == "cumulative"
     ctx = context(net, previous=first)
     method.before_task(ctx)
-    resumed = method.adapter.extract(ctx, "cumulative", 1.0)
+    resumed = method.adapter.extract(ctx, "cumulative")
     method.adapter.discard(ctx)
     for module, (A_RD, B_OR) in first.factors.items():
         torch.testing.assert_close(resumed.factors[module][0], A_RD, rtol=0, atol=0)

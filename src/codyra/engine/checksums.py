@@ -29,6 +29,7 @@ TASK_FILES = (
     "adapter_model.safetensors",
     "adapter_config.json",
     "update.safetensors",
+    "memory.safetensors",
     "ranks.json",
     "guard.json",
     "predictions.jsonl",

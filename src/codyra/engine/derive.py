@@ -50,6 +50,7 @@ def write_summary(
         [folder.read_update(index, name) for index, name in enumerate(names)],
         [folder.read_figure(folder.row_file(number, names), "drift") for number in range(1, len(names) + 1)],
         manifest["method"]["trainable_parameters"],
+        folder.memory_bytes(names),
         manifest.get("benchmark"),
     )
     folder.write_json("metrics.json", figures)

@@ -23,8 +23,19 @@ from codyra.engine.folder_reader import HarnessResult, check_not_pending, read_c
 from codyra.engine.lock import LOCK, only_writer
 from codyra.errors import UserError
 from codyra.families import AnswerScore, Score, TaskScore
+from codyra.methods import Memory
 from codyra.naming import task_folder
-from codyra.reading import checked, damaged, parse_json, read_bytes, read_json, read_text, sha256, within
+from codyra.reading import (
+    checked,
+    damaged,
+    parse_json,
+    read_bytes,
+    read_json,
+    read_tensors,
+    read_text,
+    sha256,
+    within,
+)
 from codyra.streams import InstructionTask, StreamSpec, Task
 from codyra.update import TaskUpdate
 
@@ -36,6 +47,7 @@ WHERE_IS_IT = ("root", "data_dir", "name")
 """Config keys that say where things lie, not what is run: a run may be continued from another place."""
 MAX_EXAMPLES = 10**12
 CHECKPOINT, CANDIDATE = "checkpoint", "candidate"
+MEMORY = "memory.safetensors"
 DERIVED = ("accuracy.csv", "accuracy_task.csv", "metrics.json", "report.html")
 TASK_LISTS = ("labels.json", "answers.json")
 """Of which a run has one: its classes, or how its prompts are answered."""
@@ -466,6 +478,34 @@ class RunFolder:
     ) -> None:
         """Commit a task: adapter (or tensors) and, last, ranks.json; `base` and `revision` name its model."""
         update.save(within(self.path, self.task_folder(task_index, name)), base, revision)
+
+    def write_memory(self, task_index: int, name: str, memory: Memory) -> None:
+        """What the method keeps of the tasks up to this one; no file where that is nothing."""
+        path = within(self.path, self.task_folder(task_index, name)) / MEMORY
+        if tensors := memory.to_tensors():
+            files.write_tensors(path, tensors, {})
+        else:
+            path.unlink(missing_ok=True)
+
+    def read_memory(self, task_index: int, name: str) -> Memory:
+        """What `write_memory` wrote.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self._task_file(task_index, name, MEMORY)
+        try:
+            return Memory.from_tensors(read_tensors(path)) if path.is_file() else Memory()
+        except ValueError as error:
+            damaged(path, str(error))
+
+    def memory_bytes(self, names: Sequence[str]) -> list[int]:
+        """What the method kept after each of these tasks, beside the updates.
+
+        Raises:
+            UserError: a file is damaged.
+        """
+        return [sum(self.read_memory(index, name).num_bytes().values()) for index, name in enumerate(names)]
 
     def end_training(self, task_index: int, name: str) -> None:
         """Remove the checkpoint of a task whose update is stored."""

@@ -270,6 +270,8 @@ class RunMetrics(StreamMetrics):
     mean_rank: Annotated[tuple[Score, ...], PerTask] = ()
     survival_auc: Annotated[tuple[Score, ...], PerTask] = ()
     trainable_parameters: Count | None = None
+    memory_bytes: Annotated[tuple[Count, ...], PerTask] = ()
+    extra_parameters: Annotated[tuple[Count, ...], PerTask] = ()
     per_task: dict[str, TaskScores] = field(default_factory=dict)
 
 

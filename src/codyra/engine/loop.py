@@ -20,7 +20,8 @@ from codyra.engine.progress import Narrator, count, duration
 from codyra.engine.trainer import learn_task
 from codyra.errors import GuardRefused, UserError
 from codyra.families import Score
-from codyra.update import TaskUpdate, compose, distance, rounding_loss
+from codyra.methods import Memory
+from codyra.update import TaskUpdate, architecture, compose, distance, rounding_loss
 
 
 class Loop:
@@ -37,6 +38,8 @@ class Loop:
         self.main = plan.accelerator.is_main_process
         self.names = plan.task_names
         self.manifest = new_manifest(plan)
+        self._memory = Memory()
+        self._plain = architecture(plan.family.net)
         self.stored: dict[str, Any] | None = None
         if folder.exists():
             read_manifest(folder.path)  # raises what is wrong with it
@@ -122,6 +125,7 @@ class Loop:
             plan.accelerator.wait_for_everyone()
             update = self._train(task_index) if plan.guard_task is None else self._guarded(task_index)
             if self.main:
+                self.folder.write_memory(task_index, name, self._memory)
                 self.folder.write_update(task_index, name, update, *self._base_name())
         if self.main:
             self.folder.end_training(task_index, name)
@@ -132,9 +136,15 @@ class Loop:
     def _train(self, task_index: int) -> TaskUpdate:
         """The task's update; the network is plain again afterwards."""
         plan, task, config = self.plan, self.plan.tasks[task_index], self.plan.config
-        previous = self._update(task_index - 1) if task_index else None
-        ctx = plan.context(task_index, previous)
+        ctx = plan.context(task_index)
+        if task_index:
+            ctx.previous = self._update(task_index - 1)
+            ctx.memory = self.folder.read_memory(task_index - 1, self.names[task_index - 1])
+        self._memory = ctx.memory
         if not plan.method.trains:
+            if plan.method.learns:
+                self._put_weights(())
+                plan.method.collect(ctx)
             return plan.method.after_task(ctx)
         self._put_weights(plan.method.start_from(self._updates(task_index)))
         keeper = self.folder.keeper(
@@ -268,6 +278,7 @@ class Loop:
         plan, name = self.plan, self.names[task_index]
         started = time.perf_counter()
         weights = self._put_weights(self._updates(task_index + 1))
+        self._check_inference()
         about = {"drift": distance(weights, plan.base), "weights_sha256": tensors_sha256(weights.items())}
         del weights  # the network has them; scoring, and the sums of `rounding_loss`, need the room
         merged = time.perf_counter()
@@ -294,6 +305,20 @@ class Loop:
             self._write_matrices()
         plan.accelerator.wait_for_everyone()
         return True
+
+    def _check_inference(self) -> None:
+        """A method that declares no extra inference leaves the network as it was, but for the values of weights.
+
+        Raises:
+            RuntimeError: it did not.
+        """
+        if (
+            not self.plan.method.declared.extra_inference
+            and architecture(self.plan.family.net) != self._plain
+        ):
+            raise RuntimeError(
+                f"method {self.plan.method.name} changed the network and declares no extra inference"
+            )
 
     def _row(self, num_tasks: int) -> Row | None:
         """Scores after the first `num_tasks` tasks, None unless they were taken among the tasks of this stream."""

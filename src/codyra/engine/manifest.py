@@ -25,6 +25,16 @@ PUBLISHED_MODELS = {
     },
 }
 """Type and parameters of the models that published figures of a benchmark belong to."""
+DECLARED = {
+    "summary",
+    "source",
+    "stores",
+    "needs_reference_data",
+    "needs_number_of_tasks",
+    "task_id_at_test",
+    "extra_inference",
+}
+"""What the manifest repeats of a method's declaration."""
 VERSIONED = ("codyra", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "pillow")
 
 
@@ -47,13 +57,7 @@ def new_manifest(plan: Plan) -> dict[str, Any]:
         },
         "method": {
             "name": method.name,
-            "summary": method.summary,
-            "source": method.source,
-            "stores": method.stores,
-            "needs_reference_data": method.needs_reference_data,
-            "needs_number_of_tasks": method.needs_number_of_tasks,
-            "task_id_at_test": method.task_id_at_test,
-            "extra_inference": method.extra_inference,
+            **method.declared.model_dump(include=DECLARED),
             "trainable_parameters": plan.num_trainable(),
         },
         "data": [

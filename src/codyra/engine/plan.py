@@ -23,7 +23,7 @@ from codyra.engine.rng import private_random, seeded_torch
 from codyra.engine.sharding import SHARDED, set_up_sharding
 from codyra.errors import UserError
 from codyra.families import AnswerSettings, Family, Objective, load_family
-from codyra.methods import Method, TaskContext, build_method
+from codyra.methods import Memory, Method, TaskContext, build_method
 from codyra.streams import InstructionTask, StreamSpec, Task, build_stream, check_images
 from codyra.update import TaskUpdate
 
@@ -77,8 +77,14 @@ class Plan:
         self.method.adapter.discard(ctx)
         return count
 
-    def context(self, task_index: int, previous: TaskUpdate | None = None) -> TaskContext:
-        """What the method gets to see around a task."""
+    def context(
+        self, task_index: int, previous: TaskUpdate | None = None, memory: Memory | None = None
+    ) -> TaskContext:
+        """What the method gets to see around a task.
+
+        Args:
+            previous, memory: what the task before left behind, and what the method kept of all before.
+        """
         return TaskContext(
             net=self.family.net,
             target_modules=self.target_modules,
@@ -86,6 +92,12 @@ class Plan:
             task_index=task_index,
             total_steps=self.num_steps(task_index),
             previous=previous,
+            base=self.base,
+            memory=memory or Memory(),
+            num_tasks=len(self.tasks) if self.method.declared.needs_number_of_tasks else None,
+            batch_size=self.config.train.micro_batch_size or self.config.train.batch_size,
+            make_data=self.start_objective,
+            seed=str(self.config.seed),
         )
 
 
@@ -107,6 +119,7 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     accelerator = make_accelerator(config.train)
     method = build_method(config.method)
     family = load_family(model_path(config), answer_settings(config))
+    _check_method(method, family, config, accelerator)
     if family.modality != "answers" and accelerator.distributed_type in SHARDED:
         raise UserError(
             f"FSDP and DeepSpeed are for causal language models; a {family.model_type} model trains with the config of "
@@ -151,6 +164,37 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     return plan
 
 
+def _check_method(method: Method, family: Family, config: RunConfig, accelerator: Accelerator) -> None:
+    """Refuse what a method cannot do with.
+
+    Raises:
+        UserError: the model, weights that are quantised or sharded, or a guard.
+    """
+    kinds = {"image": "images", "text": "texts", "answers": "prompts to be answered"}
+    common = frozenset.intersection(*(piece.modalities for piece in method.pieces))
+    if family.modality not in common:
+        able = " or ".join(kinds[kind] for kind in kinds if kind in common)
+        raise UserError(
+            f"method {method.name} is for models of {able}; a {family.model_type} model reads "
+            f"{kinds[family.modality]}: choose another method or model"
+        )
+    if accelerator.distributed_type in SHARDED and not all(piece.sharded for piece in method.pieces):
+        raise UserError(
+            f"method {method.name} needs all weights and gradients on every process; train it without FSDP and "
+            "DeepSpeed, with the config of accelerate that has distributed_type: MULTI_GPU"
+        )
+    if config.model.quantize is not None and not all(piece.quantized for piece in method.pieces):
+        raise UserError(
+            f"method {method.name} cannot train beside weights that model.quantize holds in {config.model.quantize}; "
+            "use a method with plain adapters (codyra, lora), or set model.quantize to null"
+        )
+    if config.guard is not None and method.declared.stores not in ("none", "weights"):
+        raise UserError(
+            f"guard: method {method.name} keeps {method.declared.stores} of an update that the guard may refuse or "
+            "shrink; use a method that stores none, or set guard to null"
+        )
+
+
 def _quantize(
     family: Family, method: Method, config: RunConfig, accelerator: Accelerator, narrator: Narrator
 ) -> dict[str, Tensor]:
@@ -162,11 +206,6 @@ def _quantize(
     kind = config.model.quantize
     if kind is None:
         return {}
-    if method.trains and method.targets is None:
-        raise UserError(
-            f"method {method.name} trains the weights that model.quantize holds in {kind}; use a method with "
-            "adapters (codyra, lora), or set model.quantize to null"
-        )
     weights = family.quantize(kind, accelerator.device)
     narrator.say(
         f"model.quantize: tasks are learnt and scored on weights in {kind}; updates are merged into those in "
@@ -241,7 +280,7 @@ def estimate(plan: Plan, tasks_to_do: int) -> Estimate:
         step_seconds, num_trainable = step_cost(plan, _costliest(plan))
     score_seconds = scoring_cost(plan)
     num_steps = sum(plan.num_steps(index) for index in range(len(plan.tasks) - tasks_to_do, len(plan.tasks)))
-    rows = 1 + (tasks_to_do if plan.method.trains else 0)
+    rows = 1 + (tasks_to_do if plan.method.learns else 0)
     itemsize = 4
     moments = 2 * itemsize * num_trainable
     return Estimate(
@@ -264,12 +303,11 @@ def step_cost(plan: Plan, task_index: int) -> tuple[float, int]:
         plan.method.before_task(ctx)
         parameters = [parameter for parameter in ctx.net.parameters() if parameter.requires_grad]
         num_trainable = sum(parameter.numel() for parameter in parameters)
-        objective = plan.start_objective(task_index)
         positions = list(range(len(task.train)))[: train.batch_size]
         timings: list[float] = []
         with plan.family.checkpointed_activations(train.gradient_checkpointing):
             while len(timings) < 2 and sum(timings) < SLOW_STEP_SECONDS:
-                timings.append(_time_step(plan, objective, positions))
+                timings.append(_time_step(plan, ctx, positions))
     plan.method.adapter.discard(ctx)
     return min(timings), num_trainable
 
@@ -280,14 +318,20 @@ def _costliest(plan: Plan) -> int:
     return classes.index(max(classes))
 
 
-def _time_step(plan: Plan, objective: Objective, positions: list[int]) -> float:
-    """Seconds for the gradients of a batch, extrapolated from its first part; this process alone."""
+def _time_step(plan: Plan, ctx: TaskContext, positions: list[int]) -> float:
+    """Seconds for the gradients of a batch, extrapolated from its first part; this process alone.
+
+    What the method adds to the loss of a batch is in it, what it does once per step is not.
+    """
     started = time.perf_counter()
-    parts = objective.micro_batches(positions, private_random(0), 0, 1)
+    batch = next(ctx.data.micro_batches(positions, private_random(0), 0, 1))
     with plan.accelerator.autocast():
-        losses = objective.loss(next(parts))
-    losses["loss"].backward()
-    losses["loss"].item()  # waits for an accelerator
+        outputs = ctx.data.outputs(batch)
+        loss = ctx.data.loss(batch, outputs)["loss"]
+        if (term := plan.method.batch_loss(ctx, batch, outputs)) is not None:
+            loss = loss + term
+    loss.backward()
+    loss.item()  # waits for an accelerator
     size = plan.config.train.micro_batch_size or len(positions)
     return (time.perf_counter() - started) * math.ceil(len(positions) / size)
 

@@ -16,6 +16,11 @@ def mean_rank(update: TaskUpdate) -> float | None:
     return sum(update.ranks.values()) / len(update.ranks) if update.ranks else None
 
 
+def _beside_the_network(update: TaskUpdate) -> int:
+    """Numbers that scoring reads and the base model does not have."""
+    return sum(tensor.numel() for tensor in update.tensors.values()) if update.kind == "head" else 0
+
+
 def cells(row: Sequence[Score | None], label_space: LabelSpace) -> Cells:
     """One row of an accuracy matrix."""
     return [None if score is None else score.percent(label_space) for score in row]
@@ -52,11 +57,13 @@ def summarise(
     updates: Sequence[TaskUpdate],
     drift: Sequence[float],
     trainable_parameters: int,
+    memory_bytes: Sequence[int],
     benchmark: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Content of metrics.json: every metric of `codyra.metrics`, and what each task learnt, kept and moved.
 
     Args:
+        memory_bytes: what the method kept after each task, beside the updates.
         benchmark: what the manifest says of it; None for a stream of one's own, whose figures carry no marks.
     """
     R, answers = [cells(row, label_space) for row in rows], _of_answers(zero_shot)
@@ -81,6 +88,8 @@ def summarise(
         "mean_rank": [mean_rank(update) for update in updates],
         "survival_auc": [update.survival_auc for update in updates],
         "trainable_parameters": trainable_parameters,
+        "memory_bytes": list(memory_bytes),
+        "extra_parameters": [_beside_the_network(update) for update in updates],
         "per_task": per_task,
         **({"benchmark": benchmark["title"], "marks": list(benchmark["marks"])} if benchmark else {}),
     }

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -30,16 +31,21 @@ FLUSH_EVERY = 10
 class Computed(nn.Module):
     """The network with its loss as `forward`, which is what accelerate's wrappers expect to call."""
 
-    def __init__(self, net: nn.Module, objective: Objective) -> None:
+    def __init__(self, method: Method, ctx: TaskContext, objective: Objective) -> None:
         super().__init__()
-        self.net = net
+        net = self.net = ctx.net
         self.objective = objective
+        self._of_method = partial(method.batch_loss, ctx)
         # FSDP gathers the parameters of one of these at a time.
         layers = (module for module in net.modules() if isinstance(module, GradientCheckpointingLayer))
         self._no_split_modules = sorted({type(layer).__name__ for layer in layers})
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self.objective.loss(batch)
+        outputs = self.objective.outputs(batch)
+        losses = self.objective.loss(batch, outputs)
+        if (term := self._of_method(batch, outputs)) is not None:
+            losses |= {"loss": losses["loss"] + term, "method_loss": term.detach()}
+        return losses
 
 
 def batches(
@@ -102,6 +108,7 @@ def learn_task(
     config, task = plan.config, plan.tasks[ctx.task_index]
     with seeded_torch(config.seed, "adapters", ctx.task_index):
         plan.method.before_task(ctx)
+    plan.method.collect(ctx)
     batch_rng = private_random(config.seed, "batches", ctx.task_index)
     with (
         trained_apart(plan.family, ctx, plan.accelerator),
@@ -111,7 +118,7 @@ def learn_task(
         seconds = train_task(
             plan.method,
             ctx,
-            plan.start_objective(ctx.task_index),
+            ctx.data,
             batches(len(task.train), config.train.batch_size, batch_rng, config.num_epochs(task.name)),
             config.train,
             config.seed,
@@ -160,7 +167,7 @@ def train_task(
     base_lrs = [group["lr"] for group in optimizer.param_groups]
     ctx.optimizer = optimizer
     method.optimizer_ready(ctx)  # before a wrapper puts shards in the place of the parameters
-    model, prepared = accelerator.prepare(Computed(ctx.net, objective), optimizer)
+    model, prepared = accelerator.prepare(Computed(method, ctx, objective), optimizer)
 
     crop_rng = private_random(seed, "crops", ctx.task_index)
     pending: list[dict[str, float | Tensor]] = []
@@ -221,8 +228,8 @@ def _backward(
         with nullcontext() if last else accelerator.no_sync(model):
             with accelerator.autocast():
                 losses = model(batch)
-            if last and (penalty := method.loss(ctx, batch)) is not None:
-                losses["loss"] = losses["loss"] + penalty
+            if last and (penalty := method.penalty(ctx)) is not None:
+                losses |= {"loss": losses["loss"] + penalty, "penalty": penalty.detach()}
             accelerator.backward(losses["loss"])
         for name, value in losses.items():
             parts[name] = parts[name] + value.detach() if name in parts else value.detach()

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from codyra.families.answer_tokens import Row, left_pad
-from codyra.families.family import Batch, Objective
+from codyra.families.family import NO_TARGET, Batch, Objective, Outputs
+from codyra.families.observing import observed_inputs
 
-NO_TARGET = -100
 POSITIONS_AT_ONCE = 32
 """Of the loss; with the vocabulary of 256,000 of Gemma, 32 positions are 33 MB in float32."""
 
@@ -37,6 +37,7 @@ class AnswerObjective(Objective):
     batch: the same however the batch is split.
 
     Args:
+        net: the network that `logits` runs.
         logits: of a batch; (N, A, V), for every entry of its targets.
         rows: the training examples.
         batch: rows as a batch on the network's device.
@@ -45,15 +46,20 @@ class AnswerObjective(Objective):
 
     def __init__(
         self,
+        net: nn.Module,
         logits: Callable[[Batch], Tensor],
         rows: Sequence[Row],
         batch: Callable[[Sequence[Row]], Batch],
         micro_batch_size: int | None,
     ):
+        self._net = net
         self._logits = logits
         self._rows = rows
         self._batch = batch
         self._micro_batch_size = micro_batch_size
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def micro_batches(
         self, positions: Sequence[int], rng: random.Random, rank: int, num_processes: int
@@ -73,11 +79,38 @@ class AnswerObjective(Objective):
             batch = self._batch([self._rows[position] for position in part or by_length[-1:]])
             yield {**batch, "scale": num_processes / num_tokens if part else 0.0}
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """`loss`, a scalar of at least float32."""
-        targets_NA = batch["targets"]
+    def plain_batches(self, positions: Sequence[int], size: int) -> Iterator[Batch]:
+        """As `Objective.plain_batches`; the loss of each is the mean over its own tokens."""
+        for start in range(0, len(positions), size):
+            rows = [self._rows[position] for position in positions[start : start + size]]
+            yield {**self._batch(rows), "scale": 1 / sum(row.num_answer for row in rows)}
+
+    def outputs(self, batch: Batch) -> Outputs:
+        """Logits of the tokens of the answers, whose positions are all those that have a target."""
         logits_PV = self._logits(batch).flatten(0, 1)
-        return {"loss": _SummedCrossEntropy.apply(logits_PV, targets_NA.flatten()) * batch["scale"]}
+        return Outputs(logits_PV, batch["targets"].flatten(), scale=batch["scale"])
+
+    def log_likelihoods(self, batch: Batch) -> Tensor:
+        logits_NAV, targets_NA = self._logits(batch), batch["targets"]
+        wide = torch.promote_types(logits_NAV.dtype, torch.float32)
+        log_p_NA = -F.cross_entropy(
+            logits_NAV.to(wide).transpose(1, 2), targets_NA, ignore_index=NO_TARGET, reduction="none"
+        )
+        return log_p_NA.sum(dim=1)
+
+    @torch.no_grad()
+    def inputs_of(self, modules: Sequence[str], batch: Batch) -> dict[str, Tensor]:
+        with observed_inputs(self._net, modules, batch["attention_mask"]) as inputs:
+            self._logits(batch)
+        return inputs
+
+    def example_bytes(self, positions: Sequence[int]) -> int:
+        return sum(4 * len(self._rows[position].ids) for position in positions)
+
+    def loss(self, batch: Batch, outputs: Outputs | None = None) -> dict[str, Tensor]:
+        """`loss`, a scalar of at least float32."""
+        outputs = outputs or self.outputs(batch)
+        return {"loss": _SummedCrossEntropy.apply(outputs.logits, outputs.targets) * batch["scale"]}
 
 
 class _SummedCrossEntropy(torch.autograd.Function):

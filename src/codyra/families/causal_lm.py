@@ -216,7 +216,7 @@ class CausalLM(Family):
         micro_batch_size: int | None,
     ) -> AnswerObjective:
         return AnswerObjective(
-            self.answer_logits, self._training_rows(task), self._answer_batch, micro_batch_size
+            self.net, self.answer_logits, self._training_rows(task), self._answer_batch, micro_batch_size
         )
 
     def answer_logits(self, batch: Batch) -> Tensor:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codyra.errors import UserError
-from codyra.families.family import Batch, ClassificationTask, Family, ImageFile, Objective, TaskScore
+from codyra.families.family import Batch, ClassificationTask, Family, ImageFile, Objective, Outputs, TaskScore
 from codyra.families.gather import gather_features, share_of_batch
+from codyra.families.observing import merged, observed_inputs
 from codyra.families.tokens import TokenTable
 
 PROMPTS_PER_CHUNK = 256
@@ -90,6 +91,10 @@ class DualEncoder(Family):
     @abstractmethod
     def loose_inputs(self, examples: Sequence[str | ImageFile]) -> EvaluationInputs:
         """Examples that belong to no task, treated as test examples are; not kept."""
+
+    @abstractmethod
+    def size_of(self, example: str | ImageFile) -> int:
+        """Bytes that keeping an example takes: UTF-8 for a text, uint8 RGB at the model's size for an image."""
 
     @abstractmethod
     def sample(self, example: str | ImageFile) -> dict[str, Any]:
@@ -293,10 +298,14 @@ class TaskObjective(Objective):
     def __init__(self, family: DualEncoder, task: ClassificationTask, num_earlier_classes: int):
         self._family = family
         self._labels = torch.tensor(task.train.labels)
+        self._examples = task.train.inputs
         self._inputs = family.training_inputs(task)
         self._prompt_chunks = family.prompt_chunks(task.prompts)
         self._num_rows = num_earlier_classes + len(task.prompts)
         self._frozen_prompts_CD: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self._examples)
 
     def batch(self, positions: Sequence[int], rng: random.Random) -> Batch:
         """Network inputs and `labels` int64 (N,) of these training examples, on the network's device.
@@ -320,14 +329,45 @@ class TaskObjective(Objective):
             batch = {**share, "sizes": sizes}
         yield batch
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """`loss` = `image_to_text` + `text_to_image`; the parts are detached. Scalars, at least float32."""
+    def plain_batches(self, positions: Sequence[int], size: int) -> Iterator[Batch]:
+        inputs = self._family.loose_inputs([self._examples[position] for position in positions])
+        labels = self._labels[list(positions)]
+        for part in _chunks(range(len(positions)), size):
+            yield _to_device({**inputs.test(part), "labels": labels[list(part)]}, self._family.device)
+
+    def outputs(self, batch: Batch) -> Outputs:
+        """Logits of the examples of all processes among the classes of the task."""
         features_ND, labels_N = unit_length(self._family.encode_inputs(batch)), batch["labels"]
         if "sizes" in batch:
             features_ND, labels_N = gather_features(features_ND, labels_N, sizes=batch["sizes"])
-        logits_NC = self._family.logit_scale() * cosines(features_ND, self._prompts())
-        image_to_text = F.cross_entropy(logits_NC, labels_N)
-        text_to_image = text_to_image_loss(logits_NC, labels_N, self._num_rows)
+        prompts_CD = self._prompts()
+        logits_NC = self._family.logit_scale() * cosines(features_ND, prompts_CD)
+        return Outputs(logits_NC, labels_N, features_ND, prompts_CD)
+
+    def log_likelihoods(self, batch: Batch) -> Tensor:
+        outputs = self.outputs(batch)
+        return -F.cross_entropy(outputs.logits, outputs.targets, reduction="none")
+
+    @torch.no_grad()
+    def inputs_of(self, modules: Sequence[str], batch: Batch) -> dict[str, Tensor]:
+        parts = []
+        with observed_inputs(self._family.net, modules, batch.get("attention_mask")) as inputs:
+            self._family.encode_inputs(batch)
+        parts.append(inputs)
+        for chunk in self._prompt_chunks:
+            with observed_inputs(self._family.net, modules, chunk["attention_mask"]) as inputs:
+                self._family.encode_prompts(chunk)
+            parts.append(inputs)
+        return merged(parts)
+
+    def example_bytes(self, positions: Sequence[int]) -> int:
+        return sum(self._family.size_of(self._examples[position]) for position in positions)
+
+    def loss(self, batch: Batch, outputs: Outputs | None = None) -> dict[str, Tensor]:
+        """`loss` = `image_to_text` + `text_to_image`; the parts are detached. Scalars, at least float32."""
+        outputs = outputs or self.outputs(batch)
+        image_to_text = F.cross_entropy(outputs.logits, outputs.targets)
+        text_to_image = text_to_image_loss(outputs.logits, outputs.targets, self._num_rows)
         return {
             "loss": image_to_text + text_to_image,
             "image_to_text": image_to_text.detach(),

@@ -25,6 +25,10 @@ Batch = dict[str, Any]
 """Network inputs and whatever the loss needs, tensors on the network's device."""
 
 
+NO_TARGET = -100
+"""In place of a true token: nothing to be predicted there."""
+
+
 class ModelSpec(BaseModel):
     """The `model:` section of a configuration."""
 
@@ -242,8 +246,41 @@ class AnyTask(Protocol):
     def test(self) -> TaskPart: ...
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What the network says of a batch, with gradients.
+
+    Attributes:
+        logits: of classes (N, C), or of the vocabulary (P, V) at the positions of the answers.
+        targets: true classes (N,), or tokens (P,) with NO_TARGET where there is none.
+        features, prompts: unit-length vectors (N, D) of the examples and (C, D) of the classes; None for answers.
+        scale: of answers, what turns a sum over tokens into a share of the mean over those of the global batch.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    features: Tensor | None = None
+    prompts: Tensor | None = None
+    scale: float | None = None
+
+    @property
+    def comparisons(self) -> list[tuple[Tensor, float]]:
+        """Logits (rows, choices) to be compared under a softmax over the choices, each with the factor that turns a
+        sum over its rows into its share of the loss: examples among classes and classes among examples, or the tokens
+        of the answers among the vocabulary.
+        """
+        if self.scale is not None:
+            return [(self.logits[self.targets != NO_TARGET], self.scale)]
+        num_examples, num_classes = self.logits.shape
+        return [(self.logits, 1 / num_examples), (self.logits.T, 1 / num_classes)]
+
+
 class Objective(ABC):
     """What one task trains on: batches of its examples, and their loss."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Training examples."""
 
     @abstractmethod
     def micro_batches(
@@ -255,11 +292,39 @@ class Objective(ABC):
         """
 
     @abstractmethod
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def plain_batches(self, positions: Sequence[int], size: int) -> Iterator[Batch]:
+        """These training examples as test examples are read, `size` together; the same on every process."""
+
+    @abstractmethod
+    def outputs(self, batch: Batch) -> Outputs:
+        """What the network says of a batch."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, outputs: Outputs | None = None) -> dict[str, Tensor]:
         """`loss`, a differentiable scalar, and its parts, detached.
 
         The sum over the parts of a process, averaged over processes, is the loss of the global batch.
+
+        Args:
+            outputs: those of this batch where they are known; computed otherwise.
         """
+
+    @abstractmethod
+    def log_likelihoods(self, batch: Batch) -> Tensor:
+        """log p(true class or answer | input) of every example (N,), in at least float32, with gradients."""
+
+    @abstractmethod
+    def inputs_of(self, modules: Sequence[str], batch: Batch) -> dict[str, Tensor]:
+        """What these linears read in a forward pass of this batch: (positions, features), without padding.
+
+        Linears that read the very same tensor share one entry, under the name of the first of them. For a dual encoder
+        the classes of the task are read with every batch.
+        """
+
+    @abstractmethod
+    def example_bytes(self, positions: Sequence[int]) -> int:
+        """Bytes that keeping these examples takes: UTF-8 for text, uint8 RGB at the model's size for images,
+        int32 token ids for prompts with answers."""
 
 
 class Family(ABC):

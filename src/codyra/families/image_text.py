@@ -111,6 +111,10 @@ class ImageTextEncoder(DualEncoder):
     def loose_inputs(self, examples: Sequence[str | ImageFile]) -> DecodedImages:
         return self._evaluation.loose(examples)
 
+    def size_of(self, example: str | ImageFile) -> int:
+        height, width = self.transform.size
+        return 3 * height * width
+
     def sample(self, example: str | ImageFile) -> dict[str, Any]:
         assert not isinstance(example, str)
         image = example.open()

@@ -105,6 +105,10 @@ class SentenceEncoder(DualEncoder):
         assert len(texts) == len(inputs), "an image among texts; DualEncoder.check looks at the modality"
         return self._tokenize(texts, truncate=True)
 
+    def size_of(self, example: str | ImageFile) -> int:
+        assert isinstance(example, str)
+        return len(example.encode())
+
     def sample(self, example: str | ImageFile) -> dict[str, Any]:
         return {"text": example}
 

@@ -1,13 +1,20 @@
 """Continual-learning methods as combinations of small pieces; one YAML file per named method."""
 
-from codyra.methods.base import Method, TaskContext
-from codyra.methods.registry import MethodOptions, build_method, method_names, option_names, parse_options
+from codyra.methods.context import TaskContext, TaskData
+from codyra.methods.declaration import Declaration, declaration, method_names
+from codyra.methods.memory import Memory
+from codyra.methods.method import Method
+from codyra.methods.registry import MethodOptions, build_method, option_names, parse_options
 
 __all__ = [
+    "Declaration",
+    "Memory",
     "Method",
     "MethodOptions",
     "TaskContext",
+    "TaskData",
     "build_method",
+    "declaration",
     "method_names",
     "option_names",
     "parse_options",

@@ -1,61 +1,55 @@
-"""What a continual-learning method is: a choice of pieces, and the hooks the loop calls around a task.
+"""The slots of a method and the hooks of a piece.
 
-A method is a YAML file beside this one that names one piece per slot (adapter, step edit, merge). A
-piece is a small pydantic model: its fields are the options a user may set, its methods are hooks. State lives in
-the TaskContext, never in a piece, so one method object serves the whole stream.
+A method is a YAML file beside this one that names a piece per slot. A piece is a small pydantic model: its fields are
+the options a user may set, its methods are hooks. State lives in the TaskContext, never in a piece, so one method
+object serves the whole stream.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor, nn
+from torch import Tensor
 
+from codyra.methods.context import Batch, Outputs, TaskContext
 from codyra.update import TaskUpdate
 
-
-@dataclass
-class TaskContext:
-    """Everything a method may see and keep while one task is learnt."""
-
-    net: nn.Module
-    """The plain network; adapters swap linears inside it in place and give them back at task end."""
-    target_modules: list[str]
-    """Dotted names of the linears that `targets` selects; empty for methods without that option."""
-    full_parameters: list[str]
-    """Names of what full fine-tuning trains: all parameters but the logit scale."""
-    task_index: int
-    """From 0."""
-    total_steps: int
-    """Optimizer steps of this task."""
-    previous: TaskUpdate | None
-    """What the task before left behind."""
-    model: nn.Module = field(init=False)
-    """The network with adapters, once `before_task` has run; the plain one until then."""
-    optimizer: torch.optim.Optimizer = field(init=False)
-    """Set before `optimizer_ready`."""
-    state: dict[str, Any] = field(default_factory=dict)
-    """Private to the pieces: the proximal step, weights before the task, ..."""
-
-    def __post_init__(self) -> None:
-        self.model = self.net
+Modality = Literal["image", "text", "answers"]
 
 
 class Piece(BaseModel):
-    """One composable piece; every hook does nothing unless the piece says otherwise."""
+    """One composable piece; every hook does nothing unless the piece says otherwise.
+
+    Attributes:
+        modalities: kinds of examples that the piece can do with.
+        sharded: the piece works where no process holds all parameters and gradients (FSDP2, DeepSpeed).
+        quantized: the piece works on linears that are held in 8 or 4 bit.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    modalities: ClassVar[frozenset[Modality]] = frozenset(("image", "text", "answers"))
+    sharded: ClassVar[bool] = False
+    quantized: ClassVar[bool] = False
+
     def before_task(self, ctx: TaskContext) -> None:
-        """Network loaded, data known, no optimizer yet."""
+        """Network loaded, no optimizer yet, no data: this also runs where options are only checked."""
+
+    def collect(self, ctx: TaskContext) -> None:
+        """Adapters are on and `ctx.data` is there: passes over the task before it is learnt. Must be deterministic,
+        because a task that was interrupted collects again. Not run before a step that is only measured.
+        """
 
     def optimizer_ready(self, ctx: TaskContext) -> None:
         """The optimizer exists, no step has been taken."""
 
-    def loss(self, ctx: TaskContext, batch: dict[str, Tensor]) -> Tensor | None:
-        """A penalty to add to the task's loss (scalar), or None."""
+    def penalty(self, ctx: TaskContext) -> Tensor | None:
+        """A term of the loss that depends on parameters alone (scalar), once per step; or None."""
+        return None
+
+    def batch_loss(self, ctx: TaskContext, batch: Batch, outputs: Outputs) -> Tensor | None:
+        """A term of the loss that depends on a batch, or a part of one (scalar); or None."""
+        return None
 
     def notice(self, ctx: TaskContext) -> str | None:
         """What a user should know of the options before the first step; asked for after `optimizer_ready`."""
@@ -79,7 +73,11 @@ class Piece(BaseModel):
         """Continue from what `save_state` gave; called after `optimizer_ready`."""
 
     def end_training(self, ctx: TaskContext) -> None:
-        """Last step taken; raise here if something that had to happen did not."""
+        """Last step taken, adapters still on: fill the memory; raise if something that had to happen did not."""
+
+    def finish(self, ctx: TaskContext, update: TaskUpdate) -> TaskUpdate:
+        """The update as this piece leaves it: fewer ranks, another size. Asked in the order of the slots."""
+        return update
 
 
 class Adapter(Piece):
@@ -95,8 +93,8 @@ class Adapter(Piece):
         """Optimizer groups with `lr` and `weight_decay` written into each."""
         raise NotImplementedError
 
-    def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"], scale: float) -> TaskUpdate:
-        """The task's update times `scale`."""
+    def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"]) -> TaskUpdate:
+        """The task's update."""
         raise NotImplementedError
 
     def discard(self, ctx: TaskContext) -> None:
@@ -106,99 +104,17 @@ class Adapter(Piece):
 class Merge(Piece):
     """The slot that says how an update joins its predecessors."""
 
+    sharded: ClassVar[bool] = True
+    quantized: ClassVar[bool] = True
+
     def update_kind(self) -> Literal["low_rank", "cumulative"]:
         """`low_rank` is added to the predecessors, `cumulative` replaces them."""
         return "low_rank"
 
-    def scale(self) -> float:
-        """Factor on the update when it is merged."""
-        return 1.0
 
+class Head(Piece):
+    """The slot of a classifier beside the untouched network; its update is of kind "head"."""
 
-@dataclass(frozen=True)
-class Method:
-    """One named combination of pieces, with what it declares about itself."""
-
-    name: str
-    summary: str
-    source: str
-    stores: Literal["none", "weights", "statistics", "features", "samples"]
-    needs_reference_data: bool
-    needs_number_of_tasks: bool
-    task_id_at_test: bool
-    extra_inference: bool
-    adapter: Adapter
-    merge: Merge
-    others: tuple[Piece, ...] = ()
-
-    @property
-    def trains(self) -> bool:
-        """False for methods without gradient steps."""
-        return self.adapter.trains
-
-    @property
-    def targets(self) -> str | list[str] | None:
-        """The `targets` option of the adapter; None where it has none."""
-        return getattr(self.adapter, "targets", None)
-
-    def _pieces(self) -> Iterator[Piece]:
-        yield self.adapter
-        yield from self.others
-        yield self.merge
-
-    def start_from(self, updates: Iterable[TaskUpdate]) -> Iterable[TaskUpdate]:
-        """Which of the earlier updates are in the weights while the next task trains.
-
-        A cumulative adapter is trained on from where it stopped, on top of the base model, hence none.
-        """
-        return () if self.merge.update_kind() == "cumulative" else updates
-
-    def before_task(self, ctx: TaskContext) -> None:
-        for piece in self._pieces():
-            piece.before_task(ctx)
-
-    def param_groups(self, ctx: TaskContext, lr: float) -> list[dict[str, Any]]:
-        return self.adapter.param_groups(ctx, lr)
-
-    def optimizer_ready(self, ctx: TaskContext) -> None:
-        for piece in self._pieces():
-            piece.optimizer_ready(ctx)
-
-    def notices(self, ctx: TaskContext) -> list[str]:
-        return [notice for piece in self._pieces() if (notice := piece.notice(ctx)) is not None]
-
-    def loss(self, ctx: TaskContext, batch: dict[str, Tensor]) -> Tensor | None:
-        terms = [term for piece in self._pieces() if (term := piece.loss(ctx, batch)) is not None]
-        return torch.stack(terms).sum() if terms else None
-
-    def after_backward(self, ctx: TaskContext) -> None:
-        for piece in self._pieces():
-            piece.after_backward(ctx)
-
-    def after_step(self, ctx: TaskContext) -> None:
-        for piece in self._pieces():
-            piece.after_step(ctx)
-
-    def train_log(self, ctx: TaskContext) -> dict[str, float | Tensor]:
-        return {key: value for piece in self._pieces() for key, value in piece.train_log(ctx).items()}
-
-    def save_state(self, ctx: TaskContext) -> dict[str, Tensor | int | float]:
-        return {
-            f"{number}.{key}": value
-            for number, piece in enumerate(self._pieces())
-            for key, value in piece.save_state(ctx).items()
-        }
-
-    def load_state(self, ctx: TaskContext, state: Mapping[str, Tensor | int | float]) -> None:
-        for number, piece in enumerate(self._pieces()):
-            prefix = f"{number}."
-            own = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
-            piece.load_state(ctx, own)
-
-    def after_task(self, ctx: TaskContext) -> TaskUpdate:
-        """Training is done: the task's update. The net is plain again, with the weights from before the task."""
-        for piece in self._pieces():
-            piece.end_training(ctx)
-        update = self.adapter.extract(ctx, kind=self.merge.update_kind(), scale=self.merge.scale())
-        self.adapter.discard(ctx)
-        return update
+    def fit(self, ctx: TaskContext) -> TaskUpdate:
+        """The classifier of all tasks so far."""
+        raise NotImplementedError

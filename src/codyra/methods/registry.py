@@ -1,15 +1,16 @@
-"""Named methods: one YAML file per method in this folder, options checked against the pieces it names."""
+"""Pieces by name, and methods made of them; options are checked against the pieces that a method names."""
 
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic.fields import FieldInfo
 
 from codyra.errors import UserError
-from codyra.methods.base import Adapter, Merge, Method, Piece
+from codyra.methods.base import Piece
+from codyra.methods.declaration import declaration, method_names
+from codyra.methods.method import Method
 from codyra.methods.pieces.add import Add
 from codyra.methods.pieces.carry import Carry
 from codyra.methods.pieces.full import Full
@@ -20,15 +21,17 @@ from codyra.methods.pieces.prox import Prox
 from codyra.naming import nearest
 
 PIECES: dict[str, type[Piece]] = {
+    # adapters: what is trainable
     "none": Nothing,
+    "full": Full,
     "lora": Lora,
     "gated": Gated,
-    "full": Full,
+    # edits of the step
     "prox": Prox,
+    # merges: how an update joins its predecessors
     "add": Add,
     "carry": Carry,
 }
-SLOTS = ("adapter", "step_edit", "merge")
 
 
 class MethodOptions(BaseModel):
@@ -43,56 +46,61 @@ class MethodOptions(BaseModel):
     )
 
 
-@cache
-def _declaration(name: str) -> dict[str, Any]:
-    return yaml.safe_load((resources.files("codyra.methods") / f"{name}.yaml").read_text("utf-8"))
+def _choices(name: str, adapter: str) -> list[tuple[type[Piece], dict[str, Any]]]:
+    """(piece, its fixed options) in the order of the slots."""
+    return [(PIECES[piece], fixed) for piece, fixed in [(adapter, {}), *declaration(name).choices()]]
 
 
-@cache
-def method_names() -> tuple[str, ...]:
-    """The methods that exist, sorted."""
-    files = resources.files("codyra.methods").iterdir()
-    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
-
-
-def _piece_classes(name: str) -> list[type[Piece]]:
-    declaration = _declaration(name)
-    return [PIECES[declaration[slot]] for slot in SLOTS if slot in declaration]
-
-
-@cache
-def options_class(name: str) -> type[MethodOptions]:
-    """The pydantic model of a method's options: the common ones and those of its pieces.
-
-    Raises:
-        UserError: there is no such method.
-    """
+def _check_exists(name: str) -> None:
     if name not in method_names():
         near = nearest(name, method_names())
         hint = f"did you mean {near}?" if near else "choose one of"
         raise UserError(f"method.name: there is no method {name!r}; {hint} ({', '.join(method_names())})")
-    fields: dict[str, Any] = {
-        option: (info.annotation, info)
-        for piece in _piece_classes(name)
-        for option, info in piece.model_fields.items()
-    }
+
+
+@cache
+def options_class(name: str, adapter: str) -> type[MethodOptions]:
+    """The pydantic model of a method's options: the common ones and those of its pieces."""
+    declared = declaration(name)
+    fields: dict[str, Any] = {}
+    if len(declared.adapters) > 1:
+        what = Field(declared.adapters[0], description=f"what is trained: {', '.join(declared.adapters)}")
+        fields["adapter"] = (Literal[declared.adapters], what)
+    for piece, fixed in _choices(name, adapter):
+        for option, info in piece.model_fields.items():
+            if option not in fixed:
+                assert option not in fields, f"two pieces of {name} have an option {option}"
+                if option in declared.defaults:
+                    info = FieldInfo.merge_field_infos(info, default=declared.defaults[option])
+                fields[option] = (info.annotation, info)
     return create_model(name, __base__=MethodOptions, **fields)
 
 
 def option_names(name: str) -> list[str]:
-    """The options of a method, sorted.
+    """The options of a method, with any of its adapters, sorted.
 
     Raises:
         UserError: there is no such method.
     """
-    return sorted(options_class(name).model_fields)
+    _check_exists(name)
+    return sorted(
+        {
+            option
+            for adapter in declaration(name).adapters
+            for option in options_class(name, adapter).model_fields
+        }
+    )
 
 
-def _build_pieces(options: MethodOptions) -> list[Piece]:
-    return [
-        piece(**{option: getattr(options, option) for option in piece.model_fields})
-        for piece in _piece_classes(options.name)
-    ]
+def _build_pieces(options: MethodOptions) -> tuple[Piece, ...]:
+    adapter = getattr(options, "adapter", declaration(options.name).adapters[0])
+    return tuple(
+        piece(
+            **fixed,
+            **{option: getattr(options, option) for option in piece.model_fields if option not in fixed},
+        )
+        for piece, fixed in _choices(options.name, adapter)
+    )
 
 
 def parse_options(raw: Mapping[str, Any]) -> MethodOptions:
@@ -102,17 +110,17 @@ def parse_options(raw: Mapping[str, Any]) -> MethodOptions:
         UserError: there is no such method.
         pydantic.ValidationError: an option does not exist or has an illegal value.
     """
-    options = options_class(str(raw.get("name")))(**raw)
+    name = str(raw.get("name"))
+    _check_exists(name)
+    adapters = declaration(name).adapters
+    chosen = raw.get("adapter")
+    options = options_class(name, chosen if chosen in adapters else adapters[0])(**raw)
     resolved = {option: value for piece in _build_pieces(options) for option, value in piece}
-    return options.model_copy(update=resolved)
+    return options.model_copy(
+        update={option: value for option, value in resolved.items() if option in type(options).model_fields}
+    )
 
 
 def build_method(options: MethodOptions) -> Method:
     """The method that `options` describe."""
-    declaration = _declaration(options.name)
-    pieces = _build_pieces(options)
-    adapter = next(piece for piece in pieces if isinstance(piece, Adapter))
-    merge = next(piece for piece in pieces if isinstance(piece, Merge))
-    others = tuple(piece for piece in pieces if not isinstance(piece, Adapter | Merge))
-    about = {key: value for key, value in declaration.items() if key not in SLOTS}
-    return Method(name=options.name, **about, adapter=adapter, merge=merge, others=others)
+    return Method(options.name, declaration(options.name), _build_pieces(options))

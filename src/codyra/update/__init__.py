@@ -2,13 +2,22 @@
 it at once for those who train with a Trainer (finish.py)."""
 
 from codyra.update.finish import finish_task
-from codyra.update.merge import compose, consolidate, distance, rounding_loss, unwrap, write_weights
+from codyra.update.merge import (
+    architecture,
+    compose,
+    consolidate,
+    distance,
+    rounding_loss,
+    unwrap,
+    write_weights,
+)
 from codyra.update.storage import Kind, save_adapter
 from codyra.update.task_update import TaskUpdate
 
 __all__ = [
     "Kind",
     "TaskUpdate",
+    "architecture",
     "compose",
     "consolidate",
     "distance",

@@ -60,6 +60,12 @@ def distance(weights: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> float
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
 
 
+def architecture(net: nn.Module) -> list[tuple[str, str, tuple[int, ...] | None]]:
+    """Type of every module and shape of every parameter, by name: what a forward pass of a network costs."""
+    modules = [(name, type(module).__qualname__, None) for name, module in net.named_modules()]
+    return [*modules, *((name, "parameter", tuple(weight.shape)) for name, weight in net.named_parameters())]
+
+
 def write_weights(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy tensors into the plain network's parameters of the same names, in place."""
     with torch.no_grad():

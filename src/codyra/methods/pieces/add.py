@@ -3,6 +3,8 @@
 from pydantic import Field
 
 from codyra.methods.base import Merge
+from codyra.methods.context import TaskContext
+from codyra.update import TaskUpdate
 
 
 class Add(Merge):
@@ -10,5 +12,5 @@ class Add(Merge):
 
     merge_scale: float = Field(1.0, ge=0, description="factor on the update when it is merged")
 
-    def scale(self) -> float:
-        return self.merge_scale
+    def finish(self, ctx: TaskContext, update: TaskUpdate) -> TaskUpdate:
+        return update if self.merge_scale == 1.0 else update.scaled(self.merge_scale)

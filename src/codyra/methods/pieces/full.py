@@ -1,16 +1,19 @@
 """Adapter slot, full fine-tuning: every parameter but the logit scale."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
-from codyra.methods.base import Adapter, TaskContext
+from codyra.methods.base import Adapter
+from codyra.methods.context import TaskContext
 from codyra.update import TaskUpdate
 
 
 class Full(Adapter):
     """Trains the weights themselves; what a task leaves behind is a dense difference."""
+
+    sharded: ClassVar[bool] = True
 
     def touched(self, target_modules: Sequence[str], full_parameters: Sequence[str]) -> list[str]:
         return list(full_parameters)
@@ -26,9 +29,9 @@ class Full(Adapter):
         parameters = [ctx.net.get_parameter(name) for name in ctx.full_parameters]
         return [{"params": parameters, "lr": lr, "weight_decay": 0.0}]
 
-    def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"], scale: float) -> TaskUpdate:
+    def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"]) -> TaskUpdate:
         after = {name: ctx.net.get_parameter(name).detach() for name in ctx.full_parameters}
-        return TaskUpdate.from_difference(ctx.state["before"], after, scale=scale)
+        return TaskUpdate.from_difference(ctx.state["before"], after)
 
     def discard(self, ctx: TaskContext) -> None:
         with torch.no_grad():

@@ -1,7 +1,7 @@
 """Adapter slot, rank-weighted LoRA: dW = B diag(w) A, fresh for every task (CoDyRA, SoRA)."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
@@ -10,13 +10,17 @@ from pydantic import Field
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from codyra.methods.base import Adapter, TaskContext
+from codyra.methods.base import Adapter
+from codyra.methods.context import TaskContext
 from codyra.tuner import CodyraConfig, named_gates, param_groups
 from codyra.update import TaskUpdate, unwrap
 
 
 class Gated(Adapter):
     """A, B and gates of every targeted linear; ranks whose gate is zero at task end are dropped."""
+
+    sharded: ClassVar[bool] = True
+    quantized: ClassVar[bool] = True
 
     r: int = Field(16, ge=1, le=4096, description="ranks per linear at the start of every task")
     targets: str | list[str] = Field("all", description="all, vision, text, attention, mlp, or module names")
@@ -44,8 +48,8 @@ class Gated(Adapter):
             dist.all_reduce(kept)
         return {"kept": kept.float().mean()}
 
-    def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"], scale: float) -> TaskUpdate:
-        return TaskUpdate.from_model(ctx.model, prox=ctx.state.get("prox"), kind=kind, scale=scale)
+    def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"]) -> TaskUpdate:
+        return TaskUpdate.from_model(ctx.model, prox=ctx.state.get("prox"), kind=kind)
 
     def discard(self, ctx: TaskContext) -> None:
         unwrap(ctx.model)

@@ -1,19 +1,23 @@
 """Adapter slot, fixed-rank LoRA as stock peft has it: dW = alpha / r * B A."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from pydantic import Field
 
-from codyra.methods.base import Adapter, TaskContext
+from codyra.methods.base import Adapter
+from codyra.methods.context import TaskContext
 from codyra.update import TaskUpdate, unwrap
 
 
 class Lora(Adapter):
     """A and B of every targeted linear; all ranks are kept."""
+
+    sharded: ClassVar[bool] = True
+    quantized: ClassVar[bool] = True
 
     r: int = Field(16, ge=1, le=4096, description="rank of every adapted linear")
     alpha: float | None = Field(
@@ -50,8 +54,8 @@ class Lora(Adapter):
         factors = [parameter for parameter in ctx.net.parameters() if parameter.requires_grad]
         return [{"params": factors, "lr": lr, "weight_decay": 0.0}]
 
-    def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"], scale: float) -> TaskUpdate:
-        return TaskUpdate.from_model(ctx.model, kind=kind, scale=scale)
+    def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"]) -> TaskUpdate:
+        return TaskUpdate.from_model(ctx.model, kind=kind)
 
     def discard(self, ctx: TaskContext) -> None:
         unwrap(ctx.model)

@@ -1,18 +1,22 @@
 """Step-edit slot, the proximal step of CoDyRA: it hangs on the optimizer and shrinks the gates."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from codyra.methods.base import Piece, TaskContext
+from codyra.methods.base import Piece
+from codyra.methods.context import TaskContext
 from codyra.tuner import ProximalStep
 from codyra.tuner.prox import KAPPA_MAX, KAPPA_TOTAL, LEVELS
 
 
 class Prox(Piece):
     """The kappa schedule of a task; see `codyra.tuner.prox` for the rule itself."""
+
+    sharded: ClassVar[bool] = True
+    quantized: ClassVar[bool] = True
 
     schedule: Literal["linear", "official"] = Field(
         "linear", description="ramp of kappa: linear, or the released staircase"

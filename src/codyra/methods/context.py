@@ -1,0 +1,117 @@
+"""What a method may see and keep while one task is learnt."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from codyra.methods.memory import Memory
+from codyra.update import TaskUpdate
+
+Batch = dict[str, Any]
+"""Inputs of the network and what the loss needs, made by a `TaskData`."""
+
+
+class Outputs(Protocol):
+    """What the network says of a batch, with gradients.
+
+    `comparisons` are logits (rows, choices) to be compared under a softmax over the choices, each with the factor that
+    turns a sum over its rows into its share of the loss: for classes the examples among the prompts and the prompts
+    among the examples, for answers every token of the true answer among the vocabulary.
+    """
+
+    @property
+    def comparisons(self) -> Sequence[tuple[Tensor, float]]: ...
+
+
+class TaskData(Protocol):
+    """The training examples of a task and what the network makes of them; the objective of a family is one."""
+
+    def __len__(self) -> int: ...
+
+    def plain_batches(self, positions: Sequence[int], size: int) -> Iterator[Batch]:
+        """These examples as they are scored, `size` together: no crops, the same on every process."""
+        ...
+
+    def outputs(self, batch: Batch) -> Outputs: ...
+
+    def loss(self, batch: Batch, outputs: Any = None) -> dict[str, Tensor]:
+        """`loss` and its parts; computes the outputs when they are not given."""
+        ...
+
+    def log_likelihoods(self, batch: Batch) -> Tensor:
+        """log p(true class or answer | input) of every example (N,), with gradients."""
+        ...
+
+    def inputs_of(self, modules: Sequence[str], batch: Batch) -> dict[str, Tensor]:
+        """What these linears of the network read in a forward pass of this batch: (positions, features), no padding.
+
+        Linears that read the very same tensor share one entry, under the name of the first of them.
+        """
+        ...
+
+    def example_bytes(self, positions: Sequence[int]) -> int:
+        """Bytes that keeping these examples takes: UTF-8 for text, uint8 RGB at the model's size for images,
+        int32 token ids for prompts with answers."""
+        ...
+
+
+@dataclass
+class TaskContext:
+    """Everything a method may see and keep while one task is learnt."""
+
+    net: nn.Module
+    """The plain network; adapters swap linears inside it in place and give them back at task end."""
+    target_modules: list[str]
+    """Dotted names of the linears that `targets` selects; empty for methods without that option."""
+    full_parameters: list[str]
+    """Names of what full fine-tuning trains: all parameters but the logit scale."""
+    task_index: int
+    """From 0."""
+    total_steps: int
+    """Optimizer steps of this task."""
+    previous: TaskUpdate | None
+    """What the task before left behind."""
+    base: Mapping[str, Tensor] = field(default_factory=dict)
+    """Pre-trained weights that an update may change, on the CPU."""
+    memory: Memory = field(default_factory=Memory)
+    """What the method kept of the tasks before; what it holds after `end_training` is kept for the next one."""
+    num_tasks: int | None = None
+    """Tasks of the whole stream, known to methods that declare `needs_number_of_tasks` only."""
+    batch_size: int = 1
+    """Examples that may be computed together in a pass over data."""
+    make_data: Callable[[int], TaskData] | None = None
+    """The examples of a task, by its index; None while options are only checked."""
+    seed: str = ""
+    """What draws are made from; see `rng`."""
+    reference: Any = None
+    """Texts and images that the user supplied to a method which declares `needs_reference_data`."""
+    model: nn.Module = field(init=False)
+    """The network with adapters, once `before_task` has run; the plain one until then."""
+    optimizer: torch.optim.Optimizer = field(init=False)
+    """Set before `optimizer_ready`."""
+    state: dict[str, Any] = field(default_factory=dict)
+    """Private to the pieces while the task is learnt: the proximal step, weights before the task, ..."""
+
+    def __post_init__(self) -> None:
+        self.model = self.net
+        self._data: TaskData | None = None
+
+    @property
+    def data(self) -> Any:
+        """The examples of this task, a `TaskData`."""
+        if self._data is None:
+            assert self.make_data is not None, "no data while options are checked"
+            self._data = self.make_data(self.task_index)
+        return self._data
+
+    def rng(self, *purpose: str | int) -> random.Random:
+        """A generator of its own for one purpose in this task; the same in every attempt and on every process."""
+        return random.Random("/".join(map(str, (self.seed, self.task_index, *purpose))))
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name; adapters among them."""
+        return {name: weight for name, weight in self.net.named_parameters() if weight.requires_grad}
