@@ -19,7 +19,10 @@ def beside_published(group: Sequence[LabelledRun]) -> Markup:
             tag("p", f"{NOT_THE_BENCHMARK}: {'; '.join(table.marks)}.", class_="warning")
             if table.marks
             else None,
-            *(scroll_box(_block(block, letter), f"{table.title}: {block.title}") for block in table.blocks),
+            *(
+                scroll_box(block_table(block, letter), f"{table.title}: {block.title}")
+                for block in table.blocks
+            ),
             *(tag("p", remark, class_="note") for remark in table.remarks),
             tag("p", f"Published rows: {table.source}.", class_="note") if table.source else None,
             *(tag("p", tag("sup", letter[note]), " ", note, class_="note") for note in table.notes),
@@ -27,7 +30,9 @@ def beside_published(group: Sequence[LabelledRun]) -> Markup:
     )
 
 
-def _block(block: Block, letter: dict[str, str]) -> Markup:
+def block_table(block: Block, letter: dict[str, str]) -> Markup:
+    """One block as a table; `letter` has the sign of every footnote."""
+
     def signs(notes: Sequence[str]) -> Markup | None:
         return tag("sup", ", ".join(letter[note] for note in notes)) if notes else None
 
