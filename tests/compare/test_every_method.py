@@ -123,7 +123,9 @@ def test_without_extra_inference_the_model_is_the_base_in_modules_names_and_shap
 def test_steps_and_examples_are_the_same_for_every_method_that_takes_steps(finished, budget):
     logs = [task / "train.jsonl" for task in finished.tasks()]
     steps = [len(log.read_text().splitlines()) if log.exists() else 0 for log in logs]
-    trained = json.loads((finished.folder / "manifest.json").read_text())["method"]["trainable_parameters"] > 0
+    trained = (
+        json.loads((finished.folder / "manifest.json").read_text())["method"]["trainable_parameters"] > 0
+    )
     assert steps == [STEPS if trained else 0] * NUM_TASKS
     assert finished.seen == (budget if trained else [])
 

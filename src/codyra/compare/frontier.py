@@ -152,9 +152,13 @@ def describe(spots: Sequence[Spot], x_name: str, y_name: str) -> str:
 
 
 def _around(x: float, y: float, width: float) -> Iterator[Box]:
-    """Places for a label, the nearest first, to the right before to the left."""
+    """Places for a label, the nearest first; across before along the error bars, to the right before to the left."""
+    eighth = _TURNS // 8
+    turns = sorted(
+        range(_TURNS), key=lambda turn: (abs(turn % (2 * eighth) - eighth), min(turn, _TURNS - turn))
+    )
     for distance in _DISTANCES:
-        for turn in sorted(range(_TURNS), key=lambda turn: min(turn, _TURNS - turn)):
+        for turn in turns:
             angle = 2 * math.pi * turn / _TURNS
             yield Box(
                 x + (distance + width / 2 - _DIGIT / 2) * math.cos(angle),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from codyra.compare.frontier import Spot, frontier
 from codyra.compare.statistics import over_seeds
 from codyra.compare.table import SCORES, SCORES_OF_ANSWERS, SIZES, Rows, budget_marks, every_run
+from codyra.engine.progress import count
 from codyra.report.beside import block_table
 from codyra.report.charts import marker
 from codyra.report.markup import Markup, folded, scroll_box, tag
@@ -43,7 +44,7 @@ def render(table: Table, rows: Rows, reference: str, missing: Sequence[str]) -> 
                 "section",
                 tag("h2", title),
                 *_explained(title, reference),
-                scroll_box(block_table(block, letter), title),
+                scroll_box(block_table(block, letter, captioned=False), title),
                 *([folded("Every run", _all_runs(columns, rows))] if title == "Scores" else []),
             )
             for title, block in blocks.items()
@@ -125,7 +126,7 @@ def _frontiers(rows: Rows) -> list[Markup]:
 
 
 def _all_runs(columns: Sequence[Column], rows: Rows) -> Markup:
-    return scroll_box(block_table(every_run((*columns, *SIZES[:3]), rows), {}), "Every run")
+    return scroll_box(block_table(every_run((*columns, *SIZES[:3]), rows), {}, captioned=False), "Every run")
 
 
 def _explained(title: str, reference: str) -> list[Markup]:
@@ -181,7 +182,7 @@ def _machines(rows: Rows) -> list[Markup]:
     """Where and when: every machine that took part."""
     every = [run.run.view.manifest for runs in rows.values() for run in runs]
     places = dict.fromkeys(
-        f"{session.machine}, on {session.device}, {session.threads} threads"
+        f"{session.machine}, on {session.device}, {count(session.threads, 'thread')}"
         for manifest in every
         for session in manifest.sessions
     )

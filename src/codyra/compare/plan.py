@@ -276,10 +276,9 @@ def _read(folder: Path) -> Stored | None:
         content = parse_yaml(read_text(file, MAX_YAML_BYTES))
     except ValueError as error:
         damaged(file, str(error))
-    stored = checked(Stored, content, file)
-    if stored.format != FORMAT:
-        raise UserError(f"{file} has format {stored.format}, this codyra reads {FORMAT}; update codyra")
-    return stored
+    if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+        raise UserError(f"{file} has format {content['format']!r}, this codyra reads {FORMAT}; update codyra")
+    return checked(Stored, content, file)
 
 
 def _check_same(folder: Path, before: Stored, now: Stored) -> None:

@@ -55,7 +55,8 @@ def check_and_estimate(comparison: Comparison, at_once: int, narrator: Narrator)
         disk += cost.disk_bytes * len(jobs)
         memory = max(memory, cost.memory_bytes)
         narrator.say(
-            f"{label}: {count(len(jobs), 'run')}, about {duration(cost.seconds)} and {size(cost.disk_bytes)} of disk each"
+            f"{label}: {count(len(jobs), 'run')}, about {duration(cost.seconds)} and {size(cost.disk_bytes)} of disk "
+            "each"
         )
     if missing:
         check_disk(comparison.folder, disk)

@@ -1,6 +1,7 @@
 """Everything that is checked before the first step, and what the run will cost."""
 
 import math
+import re
 import resource
 import shutil
 import sys
@@ -367,6 +368,12 @@ def peak_memory() -> int:
     """Bytes: the most this process has held so far, on the accelerator where there is one."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Linux hands ru_maxrss on to what a process starts; this is of the program alone.
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

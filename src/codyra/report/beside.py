@@ -30,8 +30,8 @@ def beside_published(group: Sequence[LabelledRun]) -> Markup:
     )
 
 
-def block_table(block: Block, letter: dict[str, str]) -> Markup:
-    """One block as a table; `letter` has the sign of every footnote."""
+def block_table(block: Block, letter: dict[str, str], captioned: bool = True) -> Markup:
+    """One block as a table; `letter` has the sign of every footnote. A heading may stand in for its caption."""
 
     def signs(notes: Sequence[str]) -> Markup | None:
         return tag("sup", ", ".join(letter[note] for note in notes)) if notes else None
@@ -48,7 +48,7 @@ def block_table(block: Block, letter: dict[str, str]) -> Markup:
         rows.append(tag("tr", label, tag("td", row.origin), *cells, class_="first" if first else None))
     return tag(
         "table",
-        tag("caption", block.title),
+        tag("caption", block.title, class_=None if captioned else "hidden"),
         tag("thead", tag("tr", tag("td"), tag("td"), *head)),
         tag("tbody", *rows),
         class_="plain beside",
