@@ -287,7 +287,8 @@ def estimate(plan: Plan, tasks_to_do: int) -> Estimate:
         seconds=num_steps * step_seconds + rows * score_seconds,
         memory_bytes=peak_memory() + moments,
         # Parameters and moments in a checkpoint, and while it is replaced in two of them.
-        disk_bytes=tasks_to_do * itemsize * num_trainable
+        disk_bytes=tasks_to_do
+        * (itemsize * num_trainable + sum(piece.kept_bytes for piece in plan.method.pieces))
         + 2 * (itemsize * num_trainable + moments)
         + 2_000_000,
     )

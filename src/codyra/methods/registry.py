@@ -18,6 +18,8 @@ from codyra.methods.pieces.gated import Gated
 from codyra.methods.pieces.lora import Lora
 from codyra.methods.pieces.none import Nothing
 from codyra.methods.pieces.prox import Prox
+from codyra.methods.pieces.ridge_dual import RidgeDual
+from codyra.methods.pieces.ridge_primal import RidgePrimal
 from codyra.naming import nearest
 
 PIECES: dict[str, type[Piece]] = {
@@ -31,6 +33,9 @@ PIECES: dict[str, type[Piece]] = {
     # merges: how an update joins its predecessors
     "add": Add,
     "carry": Carry,
+    # heads: classifiers beside the untouched network
+    "ridge_primal": RidgePrimal,
+    "ridge_dual": RidgeDual,
 }
 
 
