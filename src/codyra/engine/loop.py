@@ -13,8 +13,8 @@ from codyra.engine.derive import write_matrices, write_summary
 from codyra.engine.folder import CANDIDATE, DERIVED, TASK_LISTS, Row, RunFolder
 from codyra.engine.folder_reader import read_manifest
 from codyra.engine.guard import Verdict, judge
-from codyra.engine.models import state_sha256
 from codyra.engine.manifest import continued, new_manifest, now, session, surroundings_changed
+from codyra.engine.models import state_sha256
 from codyra.engine.plan import Plan, peak_memory
 from codyra.engine.progress import Narrator, count, duration
 from codyra.engine.trainer import learn_task

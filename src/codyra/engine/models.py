@@ -104,7 +104,9 @@ def read_head(folder: RunFolder, names: Sequence[str], numbers: Sequence[int]) -
 
 def state_sha256(weights: Mapping[str, Tensor], head: Head | None) -> str:
     """Digest of all that scoring reads and a task may have changed."""
-    beside = {f"head/{name}": tensor for name, tensor in head.to_tensors().items()} if head is not None else {}
+    beside = (
+        {f"head/{name}": tensor for name, tensor in head.to_tensors().items()} if head is not None else {}
+    )
     return tensors_sha256({**weights, **beside}.items())
 
 

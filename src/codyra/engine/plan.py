@@ -25,7 +25,7 @@ from codyra.errors import UserError
 from codyra.families import AnswerSettings, Family, Objective, load_family
 from codyra.methods import Memory, Method, TaskContext, build_method
 from codyra.streams import InstructionTask, StreamSpec, Task, build_stream, check_images
-from codyra.update import TaskUpdate
+from codyra.update import HEAD_FILE, TaskUpdate
 
 SLOW_STEP_SECONDS = 5.0
 
@@ -120,6 +120,10 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     method = build_method(config.method)
     family = load_family(model_path(config), answer_settings(config))
     _check_method(method, family, config, accelerator)
+    if (Path(model_path(config).name) / HEAD_FILE).is_file():
+        narrator.say(
+            f"model.name: {config.model.name} has a head ({HEAD_FILE}); a run starts from its network alone"
+        )
     if family.modality != "answers" and accelerator.distributed_type in SHARDED:
         raise UserError(
             f"FSDP and DeepSpeed are for causal language models; a {family.model_type} model trains with the config of "

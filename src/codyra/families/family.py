@@ -338,12 +338,15 @@ class Family(ABC):
         model_type: as in the model's config.json.
         default_prompt: the prompt of a task that names none.
         setup: SHA-256 of the files beside the weights that scores depend on.
+        features_in_usage: in the code that `usage` gives, the unit-length features (N, D) of the examples; "" where
+            there are none.
         library_name, pipeline_tag: what the Hugging Face hub calls a saved model of this kind.
     """
 
     modality: Literal["image", "text", "answers"]
     pooled: ClassVar[bool]
     default_prompt: str
+    features_in_usage: ClassVar[str] = ""
     library_name: str
     pipeline_tag: str
 

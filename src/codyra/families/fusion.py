@@ -35,7 +35,9 @@ class Fusion:
         self._num_places = len(places)
         device = head.fusion.device
         # One place more than there are, for the classes that are left out.
-        self._places_C = torch.tensor([places.get(prompts, len(places)) for prompts in classes], device=device)
+        self._places_C = torch.tensor(
+            [places.get(prompts, len(places)) for prompts in classes], device=device
+        )
         self._learnt_U = torch.zeros(len(places) + 1, dtype=torch.bool, device=device)
         self._learnt_U[self._places_C] = True
 

@@ -2,7 +2,7 @@
 beside them (head.py), and all of it at once for those who train with a Trainer (finish.py)."""
 
 from codyra.update.finish import finish_task
-from codyra.update.head import DualHead, Head, PrimalHead, expanded, gaussian_kernel, head_of
+from codyra.update.head import HEAD_FILE, DualHead, Head, PrimalHead, expanded, gaussian_kernel, head_of
 from codyra.update.merge import (
     architecture,
     compose,
@@ -16,6 +16,7 @@ from codyra.update.storage import Kind, save_adapter
 from codyra.update.task_update import TaskUpdate
 
 __all__ = [
+    "HEAD_FILE",
     "DualHead",
     "Head",
     "Kind",

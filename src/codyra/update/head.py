@@ -17,6 +17,9 @@ from torch import Tensor
 
 from codyra.errors import UserError
 
+HEAD_FILE = "head.safetensors"
+"""In a model's folder, the tensors of the head beside it; no other program reads it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Head(ABC):
@@ -32,6 +35,11 @@ class Head(ABC):
     @abstractmethod
     def num_classes(self) -> int:
         """Columns: the classes of the tasks learnt so far, task by task."""
+
+    @property
+    @abstractmethod
+    def num_features(self) -> int:
+        """D."""
 
     @abstractmethod
     def scores(self, features_ND: Tensor) -> Tensor:
@@ -77,6 +85,10 @@ class PrimalHead(Head):
     def num_classes(self) -> int:
         return self.W.shape[1]
 
+    @property
+    def num_features(self) -> int:
+        return self.H.shape[0]
+
     def scores(self, features_ND: Tensor) -> Tensor:
         return expanded(features_ND, self.H) @ self.W
 
@@ -92,6 +104,10 @@ class DualHead(Head):
     @property
     def num_classes(self) -> int:
         return self.coefficients.shape[1]
+
+    @property
+    def num_features(self) -> int:
+        return self.features.shape[1]
 
     def scores(self, features_ND: Tensor) -> Tensor:
         return gaussian_kernel(features_ND, self.features, float(self.gamma)) @ self.coefficients

@@ -37,7 +37,9 @@ class RidgeDual(Ridge):
         kernel_SS = gaussian_kernel(kept["features"], kept["features"], self.gamma)
         targets_SC = one_hot(kept["columns"], ctx.state["num_classes"])
         fusion, gamma = (torch.tensor(value, dtype=torch.float64) for value in (self.fusion, self.gamma))
-        head = DualHead(fusion, gamma, kept["features"], coefficients(kernel_SS, targets_SC, self.ridge_lambda))
+        head = DualHead(
+            fusion, gamma, kept["features"], coefficients(kernel_SS, targets_SC, self.ridge_lambda)
+        )
         return TaskUpdate("head", tensors=head.to_tensors())
 
 
