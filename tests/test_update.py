@@ -15,7 +15,15 @@ from transformers.pytorch_utils import Conv1D
 
 from codyra.errors import UserError
 from codyra.tuner import CodyraConfig, ProximalStep, param_groups
-from codyra.update import TaskUpdate, compose, consolidate, rounding_loss, unwrap, write_weights
+from codyra.update import (
+    PrimalHead,
+    TaskUpdate,
+    compose,
+    consolidate,
+    rounding_loss,
+    unwrap,
+    write_weights,
+)
 from tiny_nets import CLIP_TARGETS, TwoLayers, adapted, clip_batch, cosines, fill, tiny_clip, train
 
 TARGETS = ["first", "second"]

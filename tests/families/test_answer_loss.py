@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from codyra.families.answers import NO_TARGET, POSITIONS_AT_ONCE, AnswerObjective

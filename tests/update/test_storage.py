@@ -200,6 +200,21 @@ def test_crafted_differences(tmp_path):
         assert message in refused(tmp_path)
 
 
+def test_crafted_heads(tmp_path):
+    whole = {"fusion": torch.tensor(0.8), "H": torch.ones(3, 5), "W": torch.ones(5, 2)}
+    TaskUpdate("head", tensors=whole).save(tmp_path)
+    assert TaskUpdate.load(tmp_path).head.num_classes == 2
+    for changed, message in (
+        ({"W": torch.ones(4, 2)}, "are no head"),
+        ({"H": torch.ones(5)}, "are no head"),
+        ({"fusion": torch.ones(2)}, "are no head"),
+        ({"more": torch.ones(2)}, "are no head"),
+        ({"W": torch.full((5, 2), torch.inf)}, "not finite"),
+    ):
+        save_file({**whole, **changed}, tmp_path / "update.safetensors")
+        assert message in refused(tmp_path)
+
+
 # --- what fits no network
 
 
