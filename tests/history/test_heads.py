@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from functools import partial
 
 import pytest
@@ -89,7 +87,7 @@ def test_the_command_learns_and_says_what_it_cost(place, tmp_path, command, runs
 
 
 def test_figures_of_a_run(done):
-    method, kind, folder = done
+    method, _, folder = done
     run, view = codyra.run(folder / "config.yaml", folder, narrator=QUIET), read_run(folder)
     found = run.metrics
     assert [update.kind for update in run.updates] == ["head"] * 3
@@ -128,7 +126,7 @@ def test_killed_between_two_writes_and_continued_is_the_same_run(place, runs, tm
         patch.setattr(files, "write_atomic", counting)
         learn(place, tmp_path / "count", "rail_primal", "text")
     for at, file in enumerate(counting.written):
-        if file.parent.name.startswith("02-"):
+        if file.parent.name.startswith("02-") and file.suffix in (".safetensors", ".json"):
             with monkeypatch.context() as patch:
                 patch.setattr(files, "write_atomic", FaultyFiles(at, "killed after"))
                 with pytest.raises(Killed):
@@ -185,33 +183,27 @@ def test_guesses_are_the_candidates_alone(runs, checkouts):
     assert counts <= {4, 6}
 
 
-def test_the_card_shows_how_to_use_the_head(done, checkouts):
+def test_the_card_shows_how_to_use_the_head(done, checkouts, monkeypatch):
     method, kind, folder = done
     model = checkouts / f"{method}-{kind}"
     card = (model / "README.md").read_text()
     assert "unchanged, and beside it in `head.safetensors` a head that learnt" in card
     assert ("the features of all" in card) == (method == "rail_dual")
     assert "`tasks/*/memory.safetensors`: what the method keeps of the data" in card
-    code = (
-        "\n".join(re.findall(r"```python\n(.*?)```", card, re.DOTALL))
-        + "\nprint(scores.tolist(), features.tolist())"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=model, capture_output=True, text=True, check=True)
-    scores, features = map(json.loads, re.search(r"(\[\[.*\]\]) (\[\[.*\]\])", done.stdout).groups())
+    monkeypatch.chdir(model)
+    shown: dict = {}
+    exec("\n".join(re.findall(r"```python\n(.*?)```", card, re.DOTALL)), shown)
     head = codyra.run(folder / "config.yaml", folder, narrator=QUIET).head()
-    torch.testing.assert_close(
-        head.scores(torch.tensor(features)), torch.tensor(scores).double(), rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(head.scores(shown["features"]), shown["scores"], rtol=1e-4, atol=1e-4)
 
 
-def test_verify_history_report_and_table(done, command, tmp_path):
-    method, kind, folder = done
+def test_verify_history_report_and_table(done, command):
+    method, _, folder = done
     code, out, _ = command("verify", folder)
     assert code == 0
     assert "heads: 3, each with a column for every class learnt so far" in out
     assert "merge: 3 states merged anew, bit-identical" in out
     code, out, _ = command("history", folder)
-    assert "head size" in re.sub(r"\s+", " ", out) or "head" in out
     assert f"{codyra.run(folder / 'config.yaml', folder, narrator=QUIET).head().num_parameters:,}" in out
     page = (folder / "report.html").read_text()
     assert "it scores with a head beside the network" in page
@@ -231,7 +223,7 @@ def test_a_changed_head_is_not_what_was_scored(runs, tmp_path):
 
 
 def test_what_a_head_cannot(done, command, tmp_path):
-    method, kind, folder = done
+    *_, folder = done
     for args, message in (
         (
             ("export", folder, "--task", 2, "--out", tmp_path / "e"),
@@ -286,7 +278,7 @@ def test_refused_where_there_are_no_features_or_a_guard(place, tmp_path, picture
     answers = {
         "model": {"name": str(save_llama(tmp_path / "llama"))},
         "method": {"name": method},
-        "stream": {"tasks": [{"name": "one", "data": f"jsonl:{tmp_path / 't'}", "metric": "exact_match"}]},
+        "stream": {"tasks": [{"name": "one", "data": f"json:{tmp_path / 't'}"}]},
     }
     with pytest.raises(
         UserError, match=rf"{method} is for models of images or texts; a llama model reads prompts"
