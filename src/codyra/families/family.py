@@ -19,7 +19,7 @@ from codyra.digest import tensors_sha256
 from codyra.errors import UserError
 from codyra.families.quantized import Quantization
 from codyra.families.targets import find_targets
-from codyra.update import write_weights
+from codyra.update import Head, write_weights
 
 Batch = dict[str, Any]
 """Network inputs and whatever the loss needs, tensors on the network's device."""
@@ -338,12 +338,15 @@ class Family(ABC):
         model_type: as in the model's config.json.
         default_prompt: the prompt of a task that names none.
         setup: SHA-256 of the files beside the weights that scores depend on.
+        features_in_usage: in the code that `usage` gives, the unit-length features (N, D) of the examples; "" where
+            there are none.
         library_name, pipeline_tag: what the Hugging Face hub calls a saved model of this kind.
     """
 
     modality: Literal["image", "text", "answers"]
     pooled: ClassVar[bool]
     default_prompt: str
+    features_in_usage: ClassVar[str] = ""
     library_name: str
     pipeline_tag: str
 
@@ -436,6 +439,10 @@ class Family(ABC):
         Args:
             prompts: of some classes, or of a task of answers.
         """
+
+    def use_head(self, head: Head | None, classes: Sequence[Sequence[str]] = ()) -> None:
+        """Decide with this head, or without any; only a dual encoder can have one, see `DualEncoder.use_head`."""
+        assert head is None, f"a {self.model_type} model has no features for a head"
 
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Copy tensors into the parameters of the same names, in place."""

@@ -21,6 +21,8 @@ from codyra.methods.pieces.lora import Lora
 from codyra.methods.pieces.none import Nothing
 from codyra.methods.pieces.prox import Prox
 from codyra.methods.pieces.random_ranks import RandomRanks
+from codyra.methods.pieces.ridge_dual import RidgeDual
+from codyra.methods.pieces.ridge_primal import RidgePrimal
 from codyra.naming import nearest
 
 PIECES: dict[str, type[Piece]] = {
@@ -39,6 +41,9 @@ PIECES: dict[str, type[Piece]] = {
     # merges: how an update joins its predecessors
     "add": Add,
     "carry": Carry,
+    # heads: classifiers beside the untouched network
+    "ridge_primal": RidgePrimal,
+    "ridge_dual": RidgeDual,
 }
 
 
