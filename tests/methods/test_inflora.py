@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
 from codyra.engine import trainer
@@ -59,7 +60,7 @@ def test_a_stream_of_three_tasks(layer):
         before, factors = projectors(ctx), lora_factors(ctx)
         assert bool(before) == (number > 0)
         start = {name: A.detach().clone() for name, (A, _) in factors.items()}
-        for name, (A, B) in factors.items():
+        for A, B in factors.values():
             torch.testing.assert_close(3 * A @ A.T, torch.eye(2), rtol=0, atol=1e-5)
             assert not A.requires_grad
             assert not B.any()
@@ -135,21 +136,17 @@ def test_the_memory_counts_the_smaller_basis():
 # --- whole runs ----------------------------------------------------------------------------------------------
 
 
-def energies(folder):
-    """Trained ranks per linear of every task of a run."""
-    return [TaskUpdate.load(task).ranks for task in sorted((folder / "tasks").iterdir())]
-
-
 def test_a_run_of_a_dual_encoder(config, tmp_path):
-    config["method"] = {"name": "inflora", "r": 4}
+    config["method"] = {"name": "inflora", "r": 4, "targets": "attention"}
+    config["train"]["steps"] = 4
     folder = run(config, tmp_path / "run", narrator=QUIET).folder
     updates = [TaskUpdate.load(task) for task in sorted((folder / "tasks").iterdir())]
     assert not any(update.no_change for update in updates)
-    first = Memory.from_tensors(tensors_of(folder, "01-warm"))
+    first = Memory.from_tensors(load_file(folder / "tasks/01-warm/memory.safetensors"))
     groups = {name for store in first.stores.values() for name in store}
     # q, k and v read one tensor; both towers are there.
     assert len(groups) < len(updates[0].ranks)
-    assert not any(name.endswith(("q_proj", "v_proj")) for name in groups)
+    assert not any(name.endswith(("k_proj", "v_proj")) for name in groups)
     assert {name.partition(".")[0] for name in groups} == {"vision_model", "text_model"}
     kept = json.loads((folder / "metrics.json").read_text())["memory_bytes"]
     assert kept[0] == first.num_bytes()["statistics"]
@@ -157,12 +154,6 @@ def test_a_run_of_a_dual_encoder(config, tmp_path):
         if name in first.stores.get(("statistics", "subspace"), {}):
             basis = first.stores["statistics", "subspace"][name]
             assert (A @ basis).abs().max() < 1e-5
-
-
-def tensors_of(folder, task):
-    from safetensors.torch import load_file
-
-    return load_file(folder / "tasks" / task / "memory.safetensors")
 
 
 @pytest.mark.parametrize("save", [save_llama, save_gpt2])
@@ -178,15 +169,13 @@ def test_a_run_of_a_causal_language_model(name, save, tmp_path):
 
 def answers(model, folder, method):
     """Three tasks of prompts that are always answered alike."""
-    for task in ("dog", "blue", "7"):
-        (folder / task).mkdir()
+    words = ("dog", "blue", "7")
+    for word in words:
+        (folder / word).mkdir()
         for split, count in (("train", 6), ("test", 2)):
-            records = [{"prompt": f"{task}, {split} {number}:", "answer": task} for number in range(count)]
-            (folder / task / f"{split}.jsonl").write_text("\n".join(map(json.dumps, records)))
-    tasks = [
-        {"name": f"task{number}", "data": f"json:{folder / task}"}
-        for number, task in enumerate(("dog", "blue", "7"))
-    ]
+            records = [{"prompt": f"{word}, {split} {number}:", "answer": word} for number in range(count)]
+            (folder / word / f"{split}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    tasks = [{"name": word, "data": f"json:{folder / word}"} for word in words]
     return {
         "model": {"name": str(model)},
         "method": method,
@@ -197,7 +186,7 @@ def answers(model, folder, method):
 
 @pytest.mark.parametrize("name", ["inflora", "gpm"])
 def test_stopped_inside_a_task_and_continued_is_the_same_run(config, tmp_path, monkeypatch, name):
-    config["method"] = {"name": name, "r": 2, "dropout": 0.2}
+    config["method"] = {"name": name, "r": 2, "dropout": 0.2, "targets": ["q_proj", "v_proj"]}
     config["train"] |= {"steps": 6, "checkpoint_steps": 2}
     config["stream"]["tasks"] = config["stream"]["tasks"][:2]
     whole = run(config, tmp_path / "whole", narrator=QUIET).folder

@@ -101,6 +101,7 @@ def test_without_weights_it_is_lora_in_sequence():
 
 def test_a_run_keeps_what_it_declares_and_its_branches_add_up(config, tmp_path):
     config["method"] = {"name": "o_lora", "r": 2}
+    config["train"]["steps"] = 4
     folder = run(config, tmp_path / "run", narrator=Narrator(quiet=True)).folder
     tasks = sorted((folder / "tasks").iterdir())
     updates = [TaskUpdate.load(task) for task in tasks]

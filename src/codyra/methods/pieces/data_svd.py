@@ -26,15 +26,11 @@ class DataSvd(KeepsSubspace):
 
     @torch.no_grad()
     def collect(self, ctx: TaskContext) -> None:
-        past = past_subspaces(ctx)
+        past, factors = past_subspaces(ctx), lora_factors(ctx)
         sums, first_of = second_moments(ctx)
-        directions = {}
-        for name, C_DD in sums.items():
-            before = past.get(name, Subspace(C_DD.new_zeros(len(C_DD), 0)))
+        for first, C_DD in sums.items():
+            before = past.get(first, Subspace.empty(C_DD))
             _, ascending_DF = before.free_directions(C_DD)
-            directions[name] = ascending_DF.flip(1)
-        factors = lora_factors(ctx)
-        for name, first in first_of.items():
-            A_RD, _ = factors[name]
-            leading_DR = directions[first][:, : len(A_RD)]
-            A_RD.zero_()[: leading_DR.shape[1]] = LENGTH * leading_DR.T
+            for A_RD in (factors[name][0] for name in first_of if first_of[name] == first):
+                leading_RD = ascending_DF.flip(1).T[: len(A_RD)]
+                A_RD.zero_()[: len(leading_RD)] = LENGTH * leading_RD

@@ -38,6 +38,11 @@ class Subspace:
     basis: Tensor
     complement: bool = False
 
+    @classmethod
+    def empty(cls, like_DD: Tensor) -> "Subspace":
+        """No direction at all, of as many features."""
+        return cls(like_DD.new_zeros(len(like_DD), 0))
+
     def without(self, rows_RD: Tensor) -> Tensor:
         """These rows less their part in span(M)."""
         basis = self.basis.to(rows_RD)
@@ -108,8 +113,7 @@ class KeepsSubspace(Piece):
         bases, complements = _stores(ctx.memory)
         sums, _ = second_moments(ctx)
         for name, C_DD in sums.items():
-            before = past.get(name, Subspace(C_DD.new_zeros(len(C_DD), 0, dtype=torch.float32)))
-            after = before.extended(C_DD, share)
+            after = past.get(name, Subspace.empty(C_DD)).extended(C_DD, share)
             bases.pop(name, None)
             (complements if after.complement else bases)[name] = after.basis.cpu()
 
