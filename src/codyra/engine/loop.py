@@ -39,7 +39,6 @@ class Loop:
         self.names = plan.task_names
         self.manifest = new_manifest(plan)
         self._memory = Memory()
-        self._plain = architecture(plan.family.net)
         self.stored: dict[str, Any] | None = None
         if folder.exists():
             read_manifest(folder.path)  # raises what is wrong with it
@@ -314,7 +313,7 @@ class Loop:
         """
         if (
             not self.plan.method.declared.extra_inference
-            and architecture(self.plan.family.net) != self._plain
+            and architecture(self.plan.family.net) != self.plan.architecture
         ):
             raise RuntimeError(
                 f"method {self.plan.method.name} changed the network and declares no extra inference"

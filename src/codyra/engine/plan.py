@@ -25,7 +25,7 @@ from codyra.errors import UserError
 from codyra.families import AnswerSettings, Family, Objective, load_family
 from codyra.methods import Memory, Method, TaskContext, build_method
 from codyra.streams import InstructionTask, StreamSpec, Task, build_stream, check_images
-from codyra.update import TaskUpdate
+from codyra.update import Architecture, TaskUpdate, architecture
 
 SLOW_STEP_SECONDS = 5.0
 
@@ -47,6 +47,8 @@ class Plan:
     accelerator: Accelerator
     guard_task: AnyTask | None
     """The held-out set of `guard:`."""
+    architecture: Architecture
+    """Modules and parameters of the network before any method touched it."""
 
     @property
     def task_names(self) -> list[str]:
@@ -148,7 +150,8 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
         for name in touched
     }
     guard_task = guarded[0] if guarded else None
-    plan = Plan(config, family, tasks, method, targets, full_parameters, base, accelerator, guard_task)
+    plain = architecture(family.net)
+    plan = Plan(config, family, tasks, method, targets, full_parameters, base, accelerator, guard_task, plain)
     for notice in _check_methods_options(plan):
         narrator.say(notice)
     read = [*tasks, *guarded]
