@@ -156,7 +156,7 @@ def test_a_run_of_a_dual_encoder(config, tmp_path):
             assert (A @ basis).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("save", [save_llama, save_gpt2])
+@pytest.mark.parametrize("save", [save_llama, pytest.param(save_gpt2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["inflora", "gpm", "o_lora"])
 def test_a_run_of_a_causal_language_model(name, save, tmp_path):
     config = answers(save(tmp_path / "lm"), tmp_path, {"name": name, "r": 2})
