@@ -19,7 +19,7 @@ from codyra.errors import UserError
 from codyra.families.family import Batch, ClassificationTask, Family, ImageFile, Objective, Outputs, TaskScore
 from codyra.families.fusion import Fusion, Prompts
 from codyra.families.gather import gather_features, share_of_batch
-from codyra.families.observing import merged, observed_inputs
+from codyra.families.observing import Visitor, observed_inputs
 from codyra.families.tokens import TokenTable
 from codyra.update import Head
 
@@ -372,17 +372,15 @@ class TaskObjective(Objective):
         outputs = self.outputs(batch)
         return -F.cross_entropy(outputs.logits, outputs.targets, reduction="none")
 
-    @torch.no_grad()
-    def inputs_of(self, modules: Sequence[str], batch: Batch) -> dict[str, Tensor]:
-        parts = []
-        with observed_inputs(self._family.net, modules, batch.get("attention_mask")) as inputs:
+    def visit_inputs(self, modules: Sequence[str], batch: Batch, visit: Visitor) -> dict[str, str]:
+        net = self._family.net
+        with observed_inputs(net, modules, visit, batch.get("attention_mask")) as first_of:
             self._family.encode_inputs(batch)
-        parts.append(inputs)
         for chunk in self._prompt_chunks:
-            with observed_inputs(self._family.net, modules, chunk["attention_mask"]) as inputs:
+            with observed_inputs(net, modules, visit, chunk["attention_mask"]) as of_prompts:
                 self._family.encode_prompts(chunk)
-            parts.append(inputs)
-        return merged(parts)
+            first_of |= of_prompts
+        return first_of
 
     def example_bytes(self, positions: Sequence[int]) -> int:
         return sum(self._family.size_of(self._examples[position]) for position in positions)

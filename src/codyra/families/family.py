@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from codyra import metrics
 from codyra.digest import tensors_sha256
 from codyra.errors import UserError
+from codyra.families.observing import Visitor
 from codyra.families.quantized import Quantization
 from codyra.families.targets import find_targets
 from codyra.update import Head, write_weights
@@ -314,11 +315,17 @@ class Objective(ABC):
         """log p(true class or answer | input) of every example (N,), in at least float32, with gradients."""
 
     @abstractmethod
-    def inputs_of(self, modules: Sequence[str], batch: Batch) -> dict[str, Tensor]:
-        """What these linears read in a forward pass of this batch: (positions, features), without padding.
+    def visit_inputs(self, modules: Sequence[str], batch: Batch, visit: Visitor) -> dict[str, str]:
+        """Call `visit` with what these linears read in a forward pass of this batch, as soon as they read it.
 
-        Linears that read the very same tensor share one entry, under the name of the first of them. For a dual encoder
-        the classes of the task are read with every batch.
+        A dual encoder reads the prompts of the task's classes with every batch, as it does in training.
+
+        Args:
+            visit: takes the name of a linear and its input (positions, features), without gradients and padding. A
+                tensor that several linears read is given once, under the name of the first of them.
+
+        Returns:
+            {linear: the first that reads the same tensor}; linears that did not run are left out.
         """
 
     @abstractmethod
