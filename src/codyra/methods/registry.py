@@ -13,14 +13,20 @@ from codyra.methods.declaration import method_names, read_declaration
 from codyra.methods.method import Method
 from codyra.methods.pieces.add import Add
 from codyra.methods.pieces.carry import Carry
+from codyra.methods.pieces.distill import Distill
+from codyra.methods.pieces.distill_random_texts import DistillRandomTexts
+from codyra.methods.pieces.distill_references import DistillReferences
 from codyra.methods.pieces.energy import Energy
 from codyra.methods.pieces.full import Full
 from codyra.methods.pieces.gate_l1 import GateL1
 from codyra.methods.pieces.gated import Gated
+from codyra.methods.pieces.interpolate import Interpolate
+from codyra.methods.pieces.l2_anchor import L2Anchor
 from codyra.methods.pieces.lora import Lora
 from codyra.methods.pieces.none import Nothing
 from codyra.methods.pieces.prox import Prox
 from codyra.methods.pieces.random_ranks import RandomRanks
+from codyra.methods.pieces.running_average import RunningAverage
 from codyra.naming import nearest
 
 PIECES: dict[str, type[Piece]] = {
@@ -31,14 +37,20 @@ PIECES: dict[str, type[Piece]] = {
     "gated": Gated,
     # penalties: terms of the loss
     "gate_l1": GateL1,
+    "distill": Distill,
+    "distill_random_texts": DistillRandomTexts,
+    "distill_references": DistillReferences,
+    "l2_anchor": L2Anchor,
     # edits of the step
     "prox": Prox,
+    "running_average": RunningAverage,
     # rank rules: what is kept of an update
     "energy": Energy,
     "random_ranks": RandomRanks,
     # merges: how an update joins its predecessors
     "add": Add,
     "carry": Carry,
+    "interpolate": Interpolate,
 }
 
 
