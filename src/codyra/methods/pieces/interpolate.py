@@ -1,8 +1,8 @@
 """Merge slot, interpolate: W <- a * W_tuned + (1 - a) * W_ref after every task (WiSE-FT, arXiv 2109.01903).
 
 W_ref is W_before, the weights before the task (`previous`, the form in ZSCL, arXiv 2303.06628): the update dW is merged
-as a * dW. Or it is W_0, those of the base model (`pretrained`): the update is a * dW - (1 - a) * (W_before - W_0), which
-is dense, because what earlier tasks left behind shrinks as well.
+as a * dW. Or it is W_0, those of the base model (`pretrained`): the update is a * dW - (1 - a) * (W_before - W_0), and
+dense, because what earlier tasks left behind shrinks as well.
 """
 
 from typing import ClassVar, Literal
@@ -40,7 +40,8 @@ class Interpolate(Merge):
             name: torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
             for name, weight in ctx.base.items()
         }
-        return TaskUpdate("dense", tensors=compose(ctx.net, zeros, [scaled, back]))
+        differences = compose(ctx.net, zeros, [scaled, back]).items()
+        return TaskUpdate("dense", tensors={name: tensor for name, tensor in differences if tensor.any()})
 
 
 def _before(ctx: TaskContext) -> dict[str, Tensor]:
