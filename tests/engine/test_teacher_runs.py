@@ -10,6 +10,7 @@ from PIL import Image
 from codyra.engine import loop, trainer
 from codyra.engine.progress import Narrator
 from codyra.engine.run import run
+from codyra.errors import UserError
 from distributed.answer_runs import write_stream
 from engine.faults import Killed, contents
 from families.tiny_lms import save_llama
@@ -109,6 +110,20 @@ def test_a_language_model_learns_with_it(tmp_path, method):
         json.loads(x) for x in (finished.folder / "tasks/02-second/train.jsonl").read_text().splitlines()
     ]
     assert ("method_loss" in lines[0]) == (method["name"] == "lwf")
+
+
+@pytest.mark.slow
+def test_a_quantised_base_is_its_own_teacher(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    config = {
+        "model": {"name": str(save_llama(tmp_path / "model")), "quantize": "4bit"},
+        "method": {"name": "lwf", "r": 2},
+        "train": {"steps": 4, "batch_size": 4, "lr": 1e-2},
+        "stream": {"max_answer_tokens": 6, "tasks": write_stream(tmp_path / "data")[:1]},
+    }
+    assert not run(config, tmp_path / "run", narrator=QUIET).updates[0].no_change
+    with pytest.raises(UserError, match="method lwf cannot train beside weights"):
+        run(config, tmp_path / "full", overrides=["method={name: lwf, adapter: full}"], narrator=QUIET)
 
 
 @pytest.mark.parametrize("method", ["lwf_vr", "zscl"])

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from codyra.families.references import ReferenceTexts
 from codyra.methods.pieces.distill import distance, drawn
 from codyra.methods.teacher import teaching
-from families.tiny_encoders import CLIPConfig, save_clip
+from families.tiny_encoders import CLIPConfig, save_clip, task_for
 from methods.taught import CLASSES, KINDS, first_batch, gradients, load, method_loss, move, start
 
 LORA = {"name": "lwf", "r": 2}
@@ -285,3 +285,59 @@ def test_logits_of_bfloat16_are_compared_in_float32():
     assert found.dtype == torch.float32
     target = (teacher.float() / 2).softmax(1)
     torch.testing.assert_close(found, 4 * F.cross_entropy(student.float() / 2, target, reduction="sum"))
+
+
+@pytest.fixture
+def references(tmp_path):
+    """Gives (family, references): five captions and seven images."""
+
+    def make(kind, dtype="float32"):
+        family = load(kind, tmp_path, dtype)
+        images = task_for(family, "reference", CLASSES).train.inputs[:7]
+        texts = ["a red bird", "a very big dog " * 60, "a cat", "the dark circle", "warm"]
+        return family, family.references(texts, images)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_reference_data_are_compared_with_what_the_pretrained_model_says(references, kind):
+    family, reference = references(kind)
+    options = {"name": "zscl", "anchor_weight": 0, "reference_texts_per_step": 3}
+    method, ctx = start(family, options, reference)
+    batch = first_batch(ctx)
+    images = ctx.rng("reference images", 4).sample(range(7), 2)
+    texts = ctx.rng("reference texts", 4).sample(range(5), 3)
+
+    def logits():
+        scale = family.logit_scale()
+        return (scale * reference.images.features(images) @ reference.texts.features(texts).T).detach()
+
+    pretrained = logits()
+    move(ctx)
+    ctx.step = 4
+    expected = 0.0
+    for own, other in ((logits(), pretrained), (logits().T, pretrained.T)):
+        expected += divergence(own, other, 2.0) + entropy(other, 2.0)
+    assert method_loss(method, ctx, batch).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_reference_data_move_both_towers_once_the_student_has_moved(references):
+    family, reference = references("clip", "float64")
+    method, ctx = start(family, {"name": "zscl", "reference_texts_per_step": None}, reference)
+    batch = first_batch(ctx)
+    still = gradients(method_loss(method, ctx, batch), ctx)
+    assert max(gradient.abs().max() for gradient in still.values()) < 1e-12
+    move(ctx)
+    moved = gradients(method_loss(method, ctx, batch), ctx)
+    for tower in family.towers.values():
+        assert max(moved[name].abs().max() for name in moved if name.startswith(tower)) > 1e-6
+
+
+def test_captions_are_cut_to_what_the_model_reads(references):
+    family, reference = references("clip")
+    assert reference.texts.tokens.lengths[1] == family.context
+    assert reference.texts.tokens.rows[1][-1] == family.tokenizer.eos_token_id
+    assert torch.allclose(
+        reference.texts.features([2, 0]), family.prompt_features(["a cat", "a red bird"]), atol=1e-6
+    )

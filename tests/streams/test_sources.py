@@ -214,7 +214,7 @@ class TestHuggingFace:
         )
         datasets.DatasetDict(train=data.select([0]), test=data.select([0])).save_to_disk(tmp_path / "saved")
         with pytest.raises(UserError, match=r"\[train\], row 0: in no known format"):
-            check_images(build(SAVED))
+            check_images([task.train for task in build(SAVED)])
         datasets.DatasetDict(train=data, test=data).save_to_disk(tmp_path / "hole")
         with pytest.raises(UserError, match=r"\[train\], row 1: the row has no image"):
             build(SAVED | {"data": "hf:hole"})

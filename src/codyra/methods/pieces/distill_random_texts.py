@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from codyra.methods.base import Modality
-from codyra.methods.context import Batch, Comparisons, Encoded, Outputs, TaskContext
+from codyra.methods.context import Batch, ComparedData, Comparisons, Encoded, Outputs, TaskContext
 from codyra.methods.pieces.distill import Distill, drawn, taught_features
 
 TOKENS = 10
@@ -34,8 +34,9 @@ class DistillRandomTexts(Distill):
         return self._random(ctx).features(range(self.random_texts))
 
     def compared(self, ctx: TaskContext, outputs: Outputs) -> Comparisons:
+        data: ComparedData = ctx.data
         assert outputs.features is not None
-        return ctx.data.compared(outputs.features, self._random(ctx).features(self._drawn(ctx)))
+        return data.compared(outputs.features, self._random(ctx).features(self._drawn(ctx)))
 
     def taught(self, ctx: TaskContext, batch: Batch, outputs: Outputs) -> Comparisons:
         texts_CD = taught_features(ctx, self._random(ctx), self._drawn(ctx))
@@ -43,8 +44,9 @@ class DistillRandomTexts(Distill):
 
     def _random(self, ctx: TaskContext) -> Encoded:
         if "random_texts" not in ctx.state:
+            data: ComparedData = ctx.data
             rng = ctx.rng("random texts")
-            ctx.state["random_texts"] = ctx.data.random_texts(self.random_texts, TOKENS, rng)
+            ctx.state["random_texts"] = data.random_texts(self.random_texts, TOKENS, rng)
         texts: Encoded = ctx.state["random_texts"]
         return texts
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from codyra.methods.base import Modality
-from codyra.methods.context import Batch, Comparisons, Outputs, Reference, TaskContext
+from codyra.methods.context import Batch, ComparedData, Comparisons, Outputs, Reference, TaskContext
 from codyra.methods.pieces.distill import Distill, drawn, taught_features
 from codyra.methods.teacher import Teacher
 
@@ -37,18 +37,18 @@ class DistillReferences(Distill):
         return texts.features(range(len(texts)))
 
     def compared(self, ctx: TaskContext, outputs: Outputs) -> Comparisons:
-        reference = _reference(ctx)
-        features_ND = reference.images.features(self._images(ctx, outputs))
-        return ctx.data.compared(features_ND, reference.texts.features(self._texts(ctx)))
+        return self._among(ctx, outputs, _reference(ctx).texts.features(self._texts(ctx)))
 
     def taught(self, ctx: TaskContext, batch: Batch, outputs: Outputs) -> Comparisons:
-        reference = _reference(ctx)
-        features_ND = reference.images.features(self._images(ctx, outputs))
-        return ctx.data.compared(features_ND, taught_features(ctx, reference.texts, self._texts(ctx)))
+        return self._among(ctx, outputs, taught_features(ctx, _reference(ctx).texts, self._texts(ctx)))
 
-    def _images(self, ctx: TaskContext, outputs: Outputs) -> Sequence[int]:
+    def _among(self, ctx: TaskContext, outputs: Outputs, texts_CD: Tensor) -> Comparisons:
+        """The reference images of this step among these texts, as the network sees the images now."""
+        data: ComparedData = ctx.data
+        images = _reference(ctx).images
         assert outputs.features is not None
-        return drawn(ctx, "reference images", len(_reference(ctx).images), len(outputs.features))
+        positions = drawn(ctx, "reference images", len(images), len(outputs.features))
+        return data.compared(images.features(positions), texts_CD)
 
     def _texts(self, ctx: TaskContext) -> Sequence[int]:
         return drawn(ctx, "reference texts", len(_reference(ctx).texts), self.reference_texts_per_step)
