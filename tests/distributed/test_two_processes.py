@@ -35,3 +35,32 @@ def test_two_killed_processes_continue_as_two(config, launch, tmp_path):
     out = launch("run", path, "--out", tmp_path / "killed")
     assert "task 2/3 cool: continuing after" in out
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lwf", "lwf_vr", "zscl"])
+def test_two_processes_distil_what_one_process_does(config, command, launch, tmp_path, pictures, method):
+    """Every process compares the whole batch with what the teacher says of it."""
+    (tmp_path / "captions.txt").write_text("a red bird\na very big dog\na dark cat\n")
+    own = {
+        "lwf": {"r": 4, "distill_weight": 5.0},
+        "lwf_vr": {"r": 4, "random_texts": 20, "random_texts_per_step": 7},
+        "zscl": {"reference_images": str(pictures / "plain/train"), "reference_texts": "captions.txt"},
+    }
+    config["method"] = {"name": method, **own[method]}
+    config["train"] |= {"lr": 1e-4} if method == "zscl" else {}
+    path = tmp_path / "stream.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert command("run", path, "--out", tmp_path / "one")[0] == 0
+    launch("run", path, "--out", tmp_path / "two")
+    single, double = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
+    assert double["update_norm"] == pytest.approx(single["update_norm"], rel=1e-3)
+    of_one, of_two = (
+        [
+            json.loads(line)
+            for line in (tmp_path / name / "tasks/02-cool/train.jsonl").read_text().splitlines()
+        ]
+        for name in ("one", "two")
+    )
+    for one, two in zip(of_one, of_two, strict=True):
+        assert two["method_loss"] == pytest.approx(one["method_loss"], rel=1e-3)

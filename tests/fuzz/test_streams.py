@@ -101,7 +101,7 @@ def check(data: Path, kind: str, which: int, edit: Callable[[bytes], bytes]) -> 
         try:
             asked = "answers" if "-" in kind else "classes"
             tasks = build_stream(spec_of(kind), kind=asked, seed=0, default_prompt="{}", root=data)
-            check_images(tasks)
+            check_images([task.train for task in tasks])
         except UserError as error:
             line = str(error)
             assert line.isprintable()

@@ -82,7 +82,7 @@ def test_a_bad_training_image_is_named_by_the_check(
     tasks = build({"name": "pets", "data": "imagefolder:pets"})  # nothing is decoded here
     for _ in range(2):  # what was found once is found again
         with pytest.raises(UserError, match=reason) as caught:
-            check_images(tasks)
+            check_images([task.train for task in tasks])
         assert str(pets / "train/dog/1.png") in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -114,7 +114,7 @@ def test_every_training_image_is_decoded_once_and_counted(
     tasks = build(task | {"name": "one"}, task | {"name": "two", "classes": ["dog"]}, seed=8)
     assert opened == []
     counted: list[int] = []
-    check_images(tasks, counted.append)
+    check_images([task.train for task in tasks], counted.append)
     assert sorted(opened) == sorted({image.name for task in tasks for image in task.train.inputs})
     assert sum(counted) == sum(len(task.train.inputs) for task in tasks)
 
@@ -132,7 +132,7 @@ def test_training_images_that_were_found_sound_are_not_checked_again(
         opened.clear()
         counted: list[int] = []
         tasks = build({"name": "pets", "data": "imagefolder:pets"} | options)
-        check_images(tasks, counted.append)
+        check_images([task.train for task in tasks], counted.append)
         assert sum(counted) == len(tasks[0].train.inputs)
         return len(opened)
 

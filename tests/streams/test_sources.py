@@ -99,7 +99,7 @@ class TestTables:
         assert (task.modality, task.class_names) == ("text", ("greeting", "request"))
         assert labelled(task, "train") == ROWS
         assert labelled(task, "test") == ROWS[:2]
-        assert check_images([task]) is None
+        assert check_images([task.train]) is None
 
     def test_numbers_sort_as_numbers(self, table: Callable[..., Path], build: Build) -> None:
         table([("a", "10"), ("b", "9"), ("c", "-1")], [("a", "9"), ("b", "10"), ("c", "-1")])
@@ -201,7 +201,7 @@ class TestHuggingFace:
         assert [image.name for image in task.train.inputs] == [
             f"{tmp_path / 'saved'} [train], row {n}" for n in (1, 2)
         ]
-        check_images([task])
+        check_images([task.train])
         with pytest.raises(UserError, match="say with columns"):
             build(SAVED)
         with pytest.raises(UserError, match="column 'label' does not hold images"):
@@ -214,7 +214,7 @@ class TestHuggingFace:
         )
         datasets.DatasetDict(train=data.select([0]), test=data.select([0])).save_to_disk(tmp_path / "saved")
         with pytest.raises(UserError, match=r"\[train\], row 0: in no known format"):
-            check_images(build(SAVED))
+            check_images([task.train for task in build(SAVED)])
         datasets.DatasetDict(train=data, test=data).save_to_disk(tmp_path / "hole")
         with pytest.raises(UserError, match=r"\[train\], row 1: the row has no image"):
             build(SAVED | {"data": "hf:hole"})

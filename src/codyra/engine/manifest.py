@@ -12,7 +12,7 @@ import torch
 
 from codyra.engine.plan import Plan
 from codyra.errors import UserError
-from codyra.streams import InstructionTask, Task, describe_benchmark, shared_prompts
+from codyra.streams import InstructionTask, ReferenceData, Task, describe_benchmark, shared_prompts
 
 _CLIP = {"openai/clip-vit-base-patch16": ("clip", 149_620_737)}
 PUBLISHED_MODELS = {
@@ -72,6 +72,7 @@ def new_manifest(plan: Plan) -> dict[str, Any]:
             }
             for task in plan.tasks
         ],
+        "reference": _reference_entry(plan.reference_data),
         "benchmark": benchmark_entry(plan),
         "ties": shared_prompts(task for task in plan.tasks if isinstance(task, Task)),
         "scored_among": plan.task_names,
@@ -80,6 +81,16 @@ def new_manifest(plan: Plan) -> dict[str, Any]:
         "rounding_loss": [],
         "sessions": [],
         "archive": [],
+    }
+
+
+def _reference_entry(data: ReferenceData | None) -> dict[str, Any] | None:
+    """What a method was given beside the tasks; None where it needs nothing."""
+    if data is None:
+        return None
+    return {
+        kind: {"source": part.source, "count": len(part), "fingerprint": part.fingerprint}
+        for kind, part in (("images", data.images), ("texts", data.texts))
     }
 
 
@@ -126,6 +137,12 @@ def continued(stored: dict[str, Any], here: dict[str, Any], path: Path) -> dict[
                 raise UserError(
                     f"{path}: the data of task {now_['task']} ({now_['source']}) changed since this run "
                     f"began; restore them or start anew in another --out"
+                )
+        for kind, part in (here["reference"] or {}).items():
+            if stored["reference"][kind]["fingerprint"] != part["fingerprint"]:
+                raise UserError(
+                    f"{path}: the reference {kind} ({part['source']}) changed since this run began; restore them or "
+                    "start anew in another --out"
                 )
         kept = {
             "timing": {**stored["timing"], "finished": None},

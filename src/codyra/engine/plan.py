@@ -23,9 +23,17 @@ from codyra.engine.progress import Narrator
 from codyra.engine.rng import private_random, seeded_torch
 from codyra.engine.sharding import SHARDED, set_up_sharding
 from codyra.errors import UserError
-from codyra.families import AnswerSettings, Family, Objective, load_family
+from codyra.families import AnswerSettings, Family, ImageTextEncoder, Objective, References, load_family
 from codyra.methods import Memory, Method, TaskContext, build_method
-from codyra.streams import InstructionTask, StreamSpec, Task, build_stream, check_images
+from codyra.streams import (
+    InstructionTask,
+    ReferenceData,
+    StreamSpec,
+    Task,
+    build_stream,
+    check_images,
+    read_reference,
+)
 from codyra.update import HEAD_FILE, Architecture, TaskUpdate, architecture
 
 SLOW_STEP_SECONDS = 5.0
@@ -50,6 +58,10 @@ class Plan:
     """The held-out set of `guard:`."""
     architecture: Architecture
     """Modules and parameters of the network before any method touched it."""
+    reference_data: ReferenceData | None = None
+    """What the user supplied beside the tasks, for methods that need it."""
+    reference: References | None = None
+    """The same as the model reads it."""
 
     @property
     def task_names(self) -> list[str]:
@@ -101,6 +113,7 @@ class Plan:
             batch_size=self.config.train.micro_batch_size or self.config.train.batch_size,
             make_data=self.start_objective,
             seed=str(self.config.seed),
+            reference=self.reference,
         )
 
 
@@ -143,6 +156,7 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     tasks = build(config.stream, stored_shots=stored_shots)
     guarded = build(_guard_stream(config)) if config.guard is not None else []
     family.check([*tasks, *guarded])
+    reference_data = _read_reference(config) if method.declared.needs_reference_data else None
     targets = family.target_modules(method.targets) if method.targets is not None else []
     full_parameters = family.full_parameters()
     touched = method.adapter.touched(targets, full_parameters)
@@ -155,19 +169,30 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
         for name in touched
     }
     guard_task = guarded[0] if guarded else None
-    plain = architecture(family.net)
-    plan = Plan(config, family, tasks, method, targets, full_parameters, base, accelerator, guard_task, plain)
+    reference = None
+    if reference_data is not None:
+        assert isinstance(family, ImageTextEncoder), "pieces that need reference data are for images"
+        reference = family.references(reference_data.texts.inputs, reference_data.images.inputs)
+    plan = Plan(
+        *(config, family, tasks, method, targets, full_parameters, base, accelerator, guard_task),
+        architecture=architecture(family.net),
+        reference_data=reference_data,
+        reference=reference,
+    )
     for notice in _check_methods_options(plan):
         narrator.say(notice)
     read = [*tasks, *guarded]
     num_examples = sum(len(task.test) for task in read) + sum(len(task.train) for task in tasks)
+    num_examples += len(reference_data.images) if reference_data is not None else 0
     with narrator.work(f"checking {family.modality.removesuffix('s')}s", num_examples) as tell:
         family.prepare(read, tell, narrator.say)
         for task in tasks:  # a guard's one split stands in for both, which would be noted
             if isinstance(task, InstructionTask):
                 for note in task.notes:
                     narrator.say(f"{task.name}: {note}")
-        check_images([task for task in tasks if isinstance(task, Task)], tell)
+        check_images([task.train for task in tasks if isinstance(task, Task)], tell)
+        if reference_data is not None:
+            check_images([reference_data.images], tell)
     family.to(accelerator.device)
     return plan
 
@@ -201,6 +226,22 @@ def _check_method(method: Method, family: Family, config: RunConfig, accelerator
             f"guard: method {method.name} keeps {method.declared.stores} of an update that the guard may refuse or "
             "shrink; use a method that stores none, or set guard to null"
         )
+
+
+def _read_reference(config: RunConfig) -> ReferenceData:
+    """The images and texts that the method's options name.
+
+    Raises:
+        UserError: one is not given, or cannot be read.
+    """
+    images, texts = (getattr(config.method, f"reference_{kind}") for kind in ("images", "texts"))
+    if images is None or texts is None:
+        raise UserError(
+            f"method {config.method.name} needs data beside the tasks: set method.reference_images to a folder of "
+            "images and method.reference_texts to a UTF-8 file with one caption per line"
+        )
+    data_dir = Path(config.data_dir) if config.data_dir is not None else None
+    return read_reference(images, texts, data_dir, Path(config.root))
 
 
 def _quantize(

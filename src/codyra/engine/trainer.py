@@ -185,6 +185,7 @@ def train_task(
             started -= resume.seconds
         remaining = itertools.islice(positions, first, None)
         for step in range(first, ctx.total_steps):
+            ctx.step = step
             factor = lr_factor(step, ctx.total_steps, train.schedule, train.warmup_steps)
             for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
                 group["lr"] = base_lr * factor

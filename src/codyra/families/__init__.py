@@ -11,7 +11,9 @@ from codyra.families.family import (
     Score,
     TaskScore,
 )
+from codyra.families.image_text import ImageTextEncoder
 from codyra.families.loading import load_family
+from codyra.families.references import References
 
 __all__ = [
     "AnswerScore",
@@ -19,8 +21,10 @@ __all__ = [
     "Batch",
     "DualEncoder",
     "Family",
+    "ImageTextEncoder",
     "ModelSpec",
     "Objective",
+    "References",
     "Score",
     "TaskScore",
     "load_family",

@@ -85,7 +85,7 @@ class AnswerObjective(Objective):
             rows = [self._rows[position] for position in positions[start : start + size]]
             yield {**self._batch(rows), "scale": 1 / sum(row.num_answer for row in rows)}
 
-    def outputs(self, batch: Batch) -> Outputs:
+    def outputs(self, batch: Batch, prompts: Tensor | None = None) -> Outputs:
         """Logits of the tokens of the answers, whose positions are all those that have a target."""
         logits_PV = self._logits(batch).flatten(0, 1)
         return Outputs(logits_PV, batch["targets"].flatten(), scale=batch["scale"])

@@ -16,10 +16,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codyra.errors import UserError
-from codyra.families.family import Batch, ClassificationTask, Family, ImageFile, Objective, Outputs, TaskScore
+from codyra.families.family import (
+    Batch,
+    ClassificationTask,
+    Family,
+    ImageFile,
+    Objective,
+    Outputs,
+    TaskScore,
+    both_ways,
+)
 from codyra.families.fusion import Fusion, Prompts
 from codyra.families.gather import gather_features, share_of_batch
 from codyra.families.observing import Visitor, observed_inputs
+from codyra.families.references import ReferenceTexts
 from codyra.families.tokens import TokenTable
 from codyra.update import Head
 
@@ -69,8 +79,8 @@ class DualEncoder(Family):
         """Frozen factor of the cosines; as a tensor a scalar of at least float32 without gradient."""
 
     @abstractmethod
-    def tokenize(self, texts: Sequence[str]) -> TokenTable:
-        """Token ids of prompts, never truncated."""
+    def tokenize(self, texts: Sequence[str], truncate: bool = False) -> TokenTable:
+        """Token ids of texts, whole or `truncate`d to the model's context."""
 
     @abstractmethod
     def prompt_parameters(self) -> Iterator[nn.Parameter]:
@@ -206,14 +216,29 @@ class DualEncoder(Family):
     def prompt_chunks(self, prompts: Sequence[str]) -> list[Batch]:
         """Tokenised prompts on the network's device, at most PROMPTS_PER_CHUNK together."""
         table = self.tokenize(prompts)
-        return [
-            _to_device(table.take(chunk), self.device)
-            for chunk in _chunks(range(len(table)), PROMPTS_PER_CHUNK)
-        ]
+        return self.token_chunks(table, range(len(table)))
+
+    def token_chunks(self, table: TokenTable, positions: Sequence[int]) -> list[Batch]:
+        """These texts of a table on the network's device, at most PROMPTS_PER_CHUNK together."""
+        return [_to_device(table.take(chunk), self.device) for chunk in _chunks(positions, PROMPTS_PER_CHUNK)]
 
     def encode_chunks(self, chunks: Sequence[Batch]) -> Tensor:
         """Unit-length features (C, D) of the prompts of `prompt_chunks`."""
         return unit_length(torch.cat([self.encode_prompts(chunk) for chunk in chunks]))
+
+    def random_tokens(self, count: int, length: int, rng: random.Random) -> TokenTable:
+        """`count` texts of `length` ordinary tokens each, drawn from `rng`, between the special ones of any text.
+
+        Raises:
+            UserError: the text tower reads no texts but those of examples.
+        """
+        raise UserError(
+            f"random texts are for models of images and texts; a {self.model_type} model reads texts alone"
+        )
+
+    def encode_examples(self, batch: Batch) -> Tensor:
+        """Unit-length features (N, D) of the examples of a batch, wherever it lies."""
+        return unit_length(self.encode_inputs(_to_device(batch, self.device)))
 
     @torch.no_grad()
     def score(
@@ -292,7 +317,7 @@ class DualEncoder(Family):
     ) -> Iterator[tuple[Sequence[int], Tensor, Tensor]]:
         """Batch by batch in this order: positions of its examples, their features (N, D) and cosines (N, C)."""
         for positions in _chunks(order, batch_size):
-            features_ND = unit_length(self.encode_inputs(_to_device(inputs.test(positions), self.device)))
+            features_ND = self.encode_examples(inputs.test(positions))
             yield positions, features_ND, cosines(features_ND, prompts_CD)
 
     def _credited(self, ids: Sequence[int], claimed: set[int], ties: str) -> Tensor:
@@ -359,14 +384,28 @@ class TaskObjective(Objective):
         for part in _chunks(range(len(positions)), size):
             yield _to_device({**inputs.test(part), "labels": labels[list(part)]}, self._family.device)
 
-    def outputs(self, batch: Batch) -> Outputs:
-        """Logits of the examples of all processes among the classes of the task."""
+    def outputs(self, batch: Batch, prompts: Tensor | None = None) -> Outputs:
+        """Logits of the examples of all processes among the classes of the task, or other texts."""
         features_ND, labels_N = unit_length(self._family.encode_inputs(batch)), batch["labels"]
         if "sizes" in batch:
             features_ND, labels_N = gather_features(features_ND, labels_N, sizes=batch["sizes"])
-        prompts_CD = self._prompts()
-        logits_NC = self._family.logit_scale() * cosines(features_ND, prompts_CD)
-        return Outputs(logits_NC, labels_N, features_ND, prompts_CD)
+        prompts_CD = self._prompts() if prompts is None else prompts
+        return Outputs(self._logits(features_ND, prompts_CD), labels_N, features_ND, prompts_CD)
+
+    def prompt_features(self) -> Tensor:
+        # Not by way of `_prompts`: what is asked for may be the features of other weights than those trained.
+        return self._family.encode_chunks(self._prompt_chunks)
+
+    def compared(self, features: Tensor, prompts: Tensor) -> list[tuple[Tensor, float]]:
+        """Logits of examples (N, D) among texts (C, D), both of unit length, as `Outputs.comparisons` has them."""
+        return both_ways(self._logits(features, prompts))
+
+    def random_texts(self, count: int, length: int, rng: random.Random) -> ReferenceTexts:
+        """`count` texts of `length` ordinary tokens each, drawn from `rng`, between the special ones of any text."""
+        return ReferenceTexts(self._family, self._family.random_tokens(count, length, rng))
+
+    def _logits(self, features_ND: Tensor, prompts_CD: Tensor) -> Tensor:
+        return self._family.logit_scale() * cosines(features_ND, prompts_CD)
 
     def log_likelihoods(self, batch: Batch) -> Tensor:
         outputs = self.outputs(batch)

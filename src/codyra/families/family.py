@@ -272,8 +272,13 @@ class Outputs:
         """
         if self.scale is not None:
             return [(self.logits[self.targets != NO_TARGET], self.scale)]
-        num_examples, num_classes = self.logits.shape
-        return [(self.logits, 1 / num_examples), (self.logits.T, 1 / num_classes)]
+        return both_ways(self.logits)
+
+
+def both_ways(logits_NC: Tensor) -> list[tuple[Tensor, float]]:
+    """Examples among classes and classes among examples, each with the factor that makes a sum over rows a mean."""
+    num_examples, num_classes = logits_NC.shape
+    return [(logits_NC, 1 / num_examples), (logits_NC.T, 1 / num_classes)]
 
 
 class Objective(ABC):
@@ -297,8 +302,16 @@ class Objective(ABC):
         """These training examples as test examples are read, `size` together; the same on every process."""
 
     @abstractmethod
-    def outputs(self, batch: Batch) -> Outputs:
-        """What the network says of a batch."""
+    def outputs(self, batch: Batch, prompts: Tensor | None = None) -> Outputs:
+        """What the network says of a batch.
+
+        Args:
+            prompts: unit-length features (C, D) of texts in the place of the classes; of no meaning for answers.
+        """
+
+    def prompt_features(self) -> Tensor | None:
+        """Unit-length features (C, D) of the classes as the network sees them now; None for answers."""
+        return None
 
     @abstractmethod
     def loss(self, batch: Batch, outputs: Outputs | None = None) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """CLIP and SigLIP: a vision tower for the examples, a text tower for the prompts."""
 
 # Shapes: N examples, C prompts, D features, H x W pixels
+import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -15,6 +16,7 @@ from codyra.families.evaluation import DecodedImages, EvaluationImages
 from codyra.families.family import ClassificationTask, ImageFile
 from codyra.families.images import ImageTransform, TrainingImages
 from codyra.families.pixel_cache import MappedImages
+from codyra.families.references import ReferenceImages, References, ReferenceTexts
 from codyra.families.saving import save_directory
 from codyra.families.tokens import TokenTable
 
@@ -49,7 +51,7 @@ class ImageTextEncoder(DualEncoder):
         scale: Tensor = self.net.logit_scale  # type: ignore[assignment]
         return scale.detach().to(torch.promote_types(scale.dtype, torch.float32)).exp()
 
-    def tokenize(self, texts: Sequence[str]) -> TokenTable:
+    def tokenize(self, texts: Sequence[str], truncate: bool = False) -> TokenTable:
         # SigLIP was trained at full length without a mask and pools the last position: padding is content.
         padding = "max_length" if self.model_type == "siglip" else False
         tokens = self.tokenizer(
@@ -57,7 +59,7 @@ class ImageTextEncoder(DualEncoder):
             padding=padding,
             max_length=self.context,
             padding_side="right",
-            truncation=False,
+            truncation=truncate,
             verbose=False,
         )["input_ids"]
         if self.model_type == "clip":
@@ -76,6 +78,26 @@ class ImageTextEncoder(DualEncoder):
                     f"the tokenizer does not end '{text}' with the token that the text tower pools "
                     f"(eos_token_id {eos} in config.json); use the tokenizer this model was saved with"
                 )
+
+    def random_tokens(self, count: int, length: int, rng: random.Random) -> TokenTable:
+        *begin, end = self.tokenizer("")["input_ids"]
+        config: Any = self.net.config
+        # Special tokens are left out: the tower would take one in the middle for the end, or any larger id.
+        limit = end if config.text_config.eos_token_id == 2 else config.text_config.vocab_size
+        ordinary = set(self.tokenizer.get_vocab().values()) - set(self.tokenizer.all_special_ids)
+        drawn_from = sorted(token for token in ordinary if token < limit)
+        padding = [end] * (self.context - len(begin) - length - 1) if self.model_type == "siglip" else []
+        return TokenTable(
+            [[*begin, *rng.choices(drawn_from, k=length), end, *padding] for _ in range(count)], pad_id=end
+        )
+
+    def references(self, texts: Sequence[str], images: Sequence[ImageFile]) -> References:
+        """Texts, cut to the model's context, and images, read as test images are."""
+        inputs = self.loose_inputs(images)
+        return References(
+            ReferenceTexts(self, self.tokenize(texts, truncate=True)),
+            ReferenceImages(self, inputs, len(images)),
+        )
 
     def prompt_parameters(self) -> Iterator[nn.Parameter]:
         modules: list[Any] = [self.net.text_model]

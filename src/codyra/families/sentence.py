@@ -50,10 +50,7 @@ class SentenceEncoder(DualEncoder):
     def logit_scale(self) -> float:
         return LOGIT_SCALE
 
-    def tokenize(self, texts: Sequence[str]) -> TokenTable:
-        return self._tokenize(texts, truncate=False)
-
-    def _tokenize(self, texts: Sequence[str], truncate: bool) -> TokenTable:
+    def tokenize(self, texts: Sequence[str], truncate: bool = False) -> TokenTable:
         if self._lowercase:
             texts = [text.lower() for text in texts]
         tokens = self.tokenizer(
@@ -104,7 +101,7 @@ class SentenceEncoder(DualEncoder):
     def _examples(self, inputs: Sequence[str | ImageFile]) -> TokenTable:
         texts = [text for text in inputs if isinstance(text, str)]
         assert len(texts) == len(inputs), "an image among texts; DualEncoder.check looks at the modality"
-        return self._tokenize(texts, truncate=True)
+        return self.tokenize(texts, truncate=True)
 
     def size_of(self, example: str | ImageFile) -> int:
         assert isinstance(example, str)

@@ -15,6 +15,10 @@ Batch = dict[str, Any]
 """Inputs of the network and what the loss needs, made by a `TaskData`."""
 
 
+Comparisons = Sequence[tuple[Tensor, float]]
+"""Logits (rows, choices), each with what makes a sum over its rows a share of the loss; see `Outputs`."""
+
+
 class Outputs(Protocol):
     """What the network says of a batch, with gradients.
 
@@ -24,7 +28,32 @@ class Outputs(Protocol):
     """
 
     @property
-    def comparisons(self) -> Sequence[tuple[Tensor, float]]: ...
+    def comparisons(self) -> "Comparisons": ...
+
+    @property
+    def features(self) -> Tensor | None:
+        """Unit-length features (N, D) of the examples of all processes; None for answers."""
+        ...
+
+
+class Encoded(Protocol):
+    """Texts or images that belong to no class, as the network sees them at the moment."""
+
+    def __len__(self) -> int: ...
+
+    def features(self, positions: Sequence[int]) -> Tensor:
+        """Unit-length features (K, D) of those at these positions, with gradients."""
+        ...
+
+
+class Reference(Protocol):
+    """What the user supplied to a method that declares `needs_reference_data`."""
+
+    @property
+    def texts(self) -> Encoded: ...
+
+    @property
+    def images(self) -> Encoded: ...
 
 
 class TaskData(Protocol):
@@ -36,7 +65,13 @@ class TaskData(Protocol):
         """These examples as they are scored, `size` together: no crops, the same on every process."""
         ...
 
-    def outputs(self, batch: Batch) -> Outputs: ...
+    def outputs(self, batch: Batch, prompts: Tensor | None = None) -> Outputs:
+        """Of a batch; among texts with these features (C, D) where they are given, else among the classes."""
+        ...
+
+    def prompt_features(self) -> Tensor | None:
+        """Unit-length features (C, D) of the classes as the network sees them now; None for answers."""
+        ...
 
     def loss(self, batch: Batch, outputs: Any = None) -> dict[str, Tensor]:
         """`loss` and its parts; computes the outputs when they are not given."""
@@ -62,6 +97,18 @@ class TaskData(Protocol):
     def example_bytes(self, positions: Sequence[int]) -> int:
         """Bytes that keeping these examples takes: UTF-8 for text, uint8 RGB at the model's size for images,
         int32 token ids for prompts with answers."""
+        ...
+
+
+class ComparedData(TaskData, Protocol):
+    """The training examples of a dual encoder, which can also be compared with other texts."""
+
+    def compared(self, features: Tensor, prompts: Tensor) -> Comparisons:
+        """Unit-length features of examples (N, D) and of texts (C, D), compared both ways."""
+        ...
+
+    def random_texts(self, count: int, length: int, rng: random.Random) -> Encoded:
+        """Texts of `length` ordinary tokens each, drawn at random; for models of images."""
         ...
 
 
@@ -93,8 +140,10 @@ class TaskContext:
     """The examples of a task, by its index; None while options are only checked."""
     seed: str = ""
     """What draws are made from; see `rng`."""
-    reference: Any = None
-    """Texts and images that the user supplied to a method which declares `needs_reference_data`."""
+    reference: Reference | None = None
+    """Texts and images that the user supplied, for methods that declare `needs_reference_data` only."""
+    step: int = 0
+    """Optimizer steps taken before the one at hand."""
     model: nn.Module = field(init=False)
     """The network with adapters, once `before_task` has run; the plain one until then."""
     optimizer: torch.optim.Optimizer = field(init=False)
@@ -108,7 +157,7 @@ class TaskContext:
 
     @property
     def data(self) -> Any:
-        """The examples of this task, a `TaskData`."""
+        """The examples of this task, a `TaskData`; of a dual encoder a `ComparedData`."""
         if self._data is None:
             assert self.make_data is not None, "no data while options are checked"
             self._data = self.make_data(self.task_index)

@@ -14,11 +14,16 @@ from codyra.methods.method import Method
 from codyra.methods.pieces.add import Add
 from codyra.methods.pieces.carry import Carry
 from codyra.methods.pieces.data_svd import DataSvd
+from codyra.methods.pieces.distill import Distill
+from codyra.methods.pieces.distill_random_texts import DistillRandomTexts
+from codyra.methods.pieces.distill_references import DistillReferences
 from codyra.methods.pieces.energy import Energy
 from codyra.methods.pieces.fixed_a import FixedA
 from codyra.methods.pieces.full import Full
 from codyra.methods.pieces.gate_l1 import GateL1
 from codyra.methods.pieces.gated import Gated
+from codyra.methods.pieces.interpolate import Interpolate
+from codyra.methods.pieces.l2_anchor import L2Anchor
 from codyra.methods.pieces.lora import Lora
 from codyra.methods.pieces.none import Nothing
 from codyra.methods.pieces.ortho import Ortho
@@ -27,6 +32,7 @@ from codyra.methods.pieces.prox import Prox
 from codyra.methods.pieces.random_ranks import RandomRanks
 from codyra.methods.pieces.ridge_dual import RidgeDual
 from codyra.methods.pieces.ridge_primal import RidgePrimal
+from codyra.methods.pieces.running_average import RunningAverage
 from codyra.naming import nearest
 
 PIECES: dict[str, type[Piece]] = {
@@ -43,8 +49,13 @@ PIECES: dict[str, type[Piece]] = {
     "ortho": Ortho,
     # edits of the gradient
     "project_out": ProjectOut,
+    "distill": Distill,
+    "distill_random_texts": DistillRandomTexts,
+    "distill_references": DistillReferences,
+    "l2_anchor": L2Anchor,
     # edits of the step
     "prox": Prox,
+    "running_average": RunningAverage,
     # rank rules: what is kept of an update
     "energy": Energy,
     "random_ranks": RandomRanks,
@@ -54,6 +65,7 @@ PIECES: dict[str, type[Piece]] = {
     # heads: classifiers beside the untouched network
     "ridge_primal": RidgePrimal,
     "ridge_dual": RidgeDual,
+    "interpolate": Interpolate,
 }
 
 

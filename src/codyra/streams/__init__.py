@@ -6,6 +6,7 @@ from codyra.streams.instructions import AnswerSplit, InstructionTask
 from codyra.streams.kinds import Kind
 from codyra.streams.protocol import describe_benchmark
 from codyra.streams.records import Role
+from codyra.streams.reference import ReferenceData, read_reference
 from codyra.streams.spec import ClassName, StreamSpec, TaskSpec
 from codyra.streams.stream import Split, Task, build_stream, check_images, shared_prompts
 
@@ -16,6 +17,7 @@ __all__ = [
     "InstructionTask",
     "Kind",
     "Prompt",
+    "ReferenceData",
     "Role",
     "Split",
     "StreamSpec",
@@ -24,5 +26,6 @@ __all__ = [
     "build_stream",
     "check_images",
     "describe_benchmark",
+    "read_reference",
     "shared_prompts",
 ]

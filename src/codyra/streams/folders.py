@@ -36,19 +36,29 @@ def _read_split(folder: Path, split: str) -> tuple[Records, list[str]]:
     inputs, labels = [], []
     for number, class_name in enumerate(class_names, start=1):
         checked_label(class_name, f"{place}, class folder", number)
-        for path in _images_below(place / class_name, top=Path(os.path.realpath(place))):
+        for path in images_below(place / class_name, top=Path(os.path.realpath(place))):
             inputs.append(ImageFile(folder, path.relative_to(folder).as_posix()))
             labels.append(class_name)
     return Records(inputs, labels, str(place)), class_names
 
 
-def _images_below(folder: Path, top: Path) -> Iterator[Path]:
+def images_below(folder: Path, top: Path) -> Iterator[Path]:
+    """The images in a folder and those below it, in the order of their paths.
+
+    Hidden entries and files without an image extension are left out.
+
+    Args:
+        top: the real folder that links may not lead out of.
+
+    Raises:
+        UserError: an image is no file, or a link leads to a folder or elsewhere.
+    """
     _refuse_link(folder, top)
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from _images_below(path, top)
+            yield from images_below(path, top)
         elif path.suffix.lower() in EXTENSIONS:
             _refuse_link(path, top)
             if not path.is_file():  # a pipe would be read for ever

@@ -96,7 +96,7 @@ def load_answers(spec: TaskSpec, score_split: ScoreSplit, data_dir: Path | None,
 
 
 def _place(spec: TaskSpec, score_split: ScoreSplit, data_dir: Path | None, root: Path) -> _Place:
-    kind, _, location = _fill_in(spec.data, data_dir).partition(":")
+    kind, _, location = fill_in("data", spec.data, data_dir).partition(":")
     defaults = {"train": "train", "test": "test", "val": "validation" if kind == "hf" else "val"}
     train, test = (spec.splits.get(split, defaults[split]) for split in ("train", score_split))
     return _Place(kind, os.path.expanduser(location), root, (train, test))
@@ -120,13 +120,18 @@ def _named_as(naming: str, source: Source) -> Source:
     return renamed(source, data_set.rename)
 
 
-def _fill_in(data: str, data_dir: Path | None) -> str:
-    if "${data_dir}" in data and data_dir is None:
-        raise UserError(f"data: {data} needs a folder; give it with --set data_dir=...")
-    filled = data.replace("${data_dir}", str(data_dir))
+def fill_in(key: str, location: str, data_dir: Path | None) -> str:
+    """`location` with `${data_dir}` replaced; `key` is where it was written.
+
+    Raises:
+        UserError: there is no such folder to put in, or another variable.
+    """
+    if "${data_dir}" in location and data_dir is None:
+        raise UserError(f"{key}: {location} needs a folder; give it with --set data_dir=...")
+    filled = location.replace("${data_dir}", str(data_dir))
     unknown = re.search(r"\$\{[^}]*\}", filled)
     if unknown:
         raise UserError(
-            f"data: {data} has the unknown variable {unknown.group()}; only ${{data_dir}} is replaced"
+            f"{key}: {location} has the unknown variable {unknown.group()}; only ${{data_dir}} is replaced"
         )
     return filled

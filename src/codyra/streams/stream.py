@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import PIL
 
@@ -224,25 +224,35 @@ def _render(
     return tuple(check_prompt(prompt).replace("{}", name) for name in names)
 
 
-def check_images(tasks: Iterable[Task], progress: Callable[[int], None] | None = None) -> None:
-    """Decode every training image once, so that a broken one is found before the first step.
+class Inputs(Protocol):
+    """Texts or images, and a SHA-256 over exactly these."""
 
-    That the images of a task were found sound is noted in the machine's cache and not checked again.
+    @property
+    def inputs(self) -> Sequence[str | ImageInput]: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+def check_images(parts: Iterable[Inputs], progress: Callable[[int], None] | None = None) -> None:
+    """Decode every image that is trained on once, so that a broken one is found before the first step.
+
+    That the images of a part were found sound is noted in the machine's cache and not checked again.
 
     Args:
-        progress: called with how many more training examples are known to be readable.
+        progress: called with how many more examples are known to be readable.
 
     Raises:
         UserError: an image cannot be decoded; the message names it.
     """
     progress = progress or (lambda more: None)
     checked: set[str | ImageInput] = set()
-    for task in tasks:
+    for part in parts:
         # Another Pillow may read fewer formats.
-        key = hashlib.sha256(f"{PIL.__version__} {task.train.fingerprint}".encode()).hexdigest()
-        todo = [] if cache.is_noted(key) else [item for item in task.train.inputs if item not in checked]
+        key = hashlib.sha256(f"{PIL.__version__} {part.fingerprint}".encode()).hexdigest()
+        todo = [] if cache.is_noted(key) else [item for item in part.inputs if item not in checked]
         images = list(dict.fromkeys(item for item in todo if isinstance(item, ImageInput)))
-        progress(len(task.train.inputs) - len(images))
+        progress(len(part.inputs) - len(images))
         pool = ThreadPoolExecutor()  # Pillow decodes outside Python's lock
         try:
             for _ in pool.map(_decode, images):

@@ -2,7 +2,7 @@
 
 from codyra.tuner import quiet  # noqa: F401 - first, because the others import peft
 from codyra.tuner.callback import CodyraCallback
-from codyra.tuner.compat import register
+from codyra.tuner.compat import adapters_off, register
 from codyra.tuner.config import CodyraConfig
 from codyra.tuner.layer import Gate, GatedLinear, check_mergeable, named_gates, plain_network
 from codyra.tuner.model import CodyraModel
@@ -15,6 +15,7 @@ __all__ = [
     "Gate",
     "GatedLinear",
     "ProximalStep",
+    "adapters_off",
     "check_mergeable",
     "named_gates",
     "param_groups",

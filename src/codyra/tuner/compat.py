@@ -4,6 +4,7 @@ What is private or declared unstable there, and why it is needed here:
 - `LoraVariant`: the hook into forward, merge and unmerge of a LoRA layer.
 - `peft.mapping.PEFT_TYPE_TO_*`: `register_peft_method` refuses every name outside PEFT's own enum.
 - `_maybe_include_all_linear_layers`: what "all-linear" will expand to, so that it can be checked beforehand.
+- `BaseTunerLayer._disable_adapters`: PEFT's own switch also changes what requires a gradient.
 - `NonDynamicallyQuantizableLinear` (torch): the type of MultiheadAttention.out_proj; its forward never runs.
 Overridden by name in layer.py and model.py: `LoraLayer.resolve_lora_variant`, `LoraLayer.update_layer`,
 `BaseTunerLayer._get_base_layer_device_and_dtype`, `LoraModel._prepare_model`, `LoraModel._create_new_module`.
@@ -11,6 +12,8 @@ Overridden by name in layer.py and model.py: `LoraLayer.resolve_lora_variant`, `
 
 import copy
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 
 from peft import LoraConfig, PeftType
@@ -35,6 +38,7 @@ __all__ = [
     "LoraModel",
     "LoraVariant",
     "NonDynamicallyQuantizableLinear",
+    "adapters_off",
     "expand_targets",
     "register",
 ]
@@ -63,3 +67,17 @@ def register(config_class: type[LoraConfig], model_class: type[LoraModel]) -> No
 def expand_targets(config: LoraConfig, model: nn.Module) -> LoraConfig:
     """A copy of `config` in which "all-linear" is replaced by the names PEFT would choose."""
     return _maybe_include_all_linear_layers(copy.copy(config), model)
+
+
+@contextmanager
+def adapters_off(net: nn.Module) -> Iterator[None]:
+    """While this is open, layers compute without their adapters, which keep their values and gradients."""
+    layers = [module for module in net.modules() if isinstance(module, BaseTunerLayer)]
+    before = [layer.disable_adapters for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer, disabled in zip(layers, before, strict=True):
+            layer._disable_adapters = disabled
