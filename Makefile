@@ -7,7 +7,7 @@ RUNS := .venv/.runs
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: demo test test-all check format clean
+.PHONY: demo test test-all check cards format clean
 
 $(RUNS): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -33,6 +33,9 @@ check: $(INSTALLED)  ## lint, format, types, import rules
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+cards: $(INSTALLED)  ## docs/methods from the declarations of the methods
+	$(BIN)/python -m codyra.methods.card docs/methods
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix

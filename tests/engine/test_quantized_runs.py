@@ -230,7 +230,9 @@ def test_a_benchmark_is_marked(config_of, monkeypatch):
 
 
 def test_full_fine_tuning_is_refused(config_of, tmp_path):
-    with pytest.raises(UserError, match=r"method full trains the weights that model.quantize holds in 8bit"):
+    with pytest.raises(
+        UserError, match=r"method full cannot train beside weights that model.quantize holds in 8bit"
+    ):
         run(config_of("8bit"), tmp_path / "run", overrides=["method.name=full"], narrator=QUIET)
 
 

@@ -19,14 +19,14 @@ class Net(nn.Module):
         return self.second(torch.tanh(self.first(x)))
 
 
-def context(net, total_steps=6, previous=None):
+def context(net, total_steps=10, previous=None):
     names = [name for name, _ in net.named_parameters()]
     return TaskContext(
         net, ["first", "second"], names, task_index=0, total_steps=total_steps, previous=previous
     )
 
 
-def learn(method, net, total_steps=6, previous=None):
+def learn(method, net, total_steps=10, previous=None):
     """One task of a tiny regression; gives (update, number of trained parameters)."""
     ctx = context(net, total_steps, previous)
     method.before_task(ctx)

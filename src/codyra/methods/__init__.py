@@ -1,7 +1,7 @@
 """Continual-learning methods as combinations of small pieces; one YAML file per named method."""
 
 from codyra.methods.context import TaskContext, TaskData
-from codyra.methods.declaration import Declaration, declaration, method_names
+from codyra.methods.declaration import Declaration, method_names, read_declaration
 from codyra.methods.memory import Memory
 from codyra.methods.method import Method
 from codyra.methods.registry import MethodOptions, build_method, option_names, parse_options
@@ -14,8 +14,8 @@ __all__ = [
     "TaskContext",
     "TaskData",
     "build_method",
-    "declaration",
     "method_names",
     "option_names",
     "parse_options",
+    "read_declaration",
 ]

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from codyra.methods.memory import Stores
 
+FOLDER = resources.files("codyra.methods")
+"""Where the YAML files are, one per method."""
 Choice = str | dict[str, dict[str, Any]]
 """The name of a piece, or that name with the options that are not left to the user."""
 
@@ -49,35 +51,41 @@ class Declaration(BaseModel):
     def adapters(self) -> tuple[str, ...]:
         return (self.adapter,) if isinstance(self.adapter, str) else self.adapter
 
-    def choices(self) -> list[tuple[str, dict[str, Any]]]:
-        """(piece, its fixed options) of every slot but the adapter's, in the order in which hooks are called."""
-        slots = (
-            self.init,
-            *self.penalties,
-            self.grad_edit,
-            self.step_edit,
-            self.rank_rule,
-            self.merge,
-            self.head,
-        )
-        named: list[tuple[str, dict[str, Any]]] = []
-        for choice in slots:
+    def slots(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """(slot, piece, its fixed options) in the order in which hooks are called; every adapter to choose from."""
+        chosen: list[tuple[str, Choice | None]] = [
+            *(("adapter", adapter) for adapter in self.adapters),
+            ("init", self.init),
+            *(("penalty", penalty) for penalty in self.penalties),
+            ("gradient edit", self.grad_edit),
+            ("step edit", self.step_edit),
+            ("rank rule", self.rank_rule),
+            ("merge", self.merge),
+            ("head", self.head),
+        ]
+        named: list[tuple[str, str, dict[str, Any]]] = []
+        for slot, choice in chosen:
             if isinstance(choice, str):
-                named.append((choice, {}))
+                named.append((slot, choice, {}))
             elif choice is not None:
-                named += choice.items()
+                named += [(slot, piece, fixed) for piece, fixed in choice.items()]
         return named
+
+    def choices(self) -> list[tuple[str, dict[str, Any]]]:
+        """(piece, its fixed options) of every slot but the adapter's."""
+        return [(piece, fixed) for slot, piece, fixed in self.slots() if slot != "adapter"]
 
 
 @cache
-def declaration(name: str) -> Declaration:
+def read_declaration(name: str) -> Declaration:
     """The declaration of a method that exists."""
-    text = (resources.files("codyra.methods") / f"{name}.yaml").read_text("utf-8")
+    text = (FOLDER / f"{name}.yaml").read_text("utf-8")
     return Declaration.model_validate(yaml.safe_load(text))
 
 
 @cache
 def method_names() -> tuple[str, ...]:
     """The methods that exist, sorted."""
-    files = resources.files("codyra.methods").iterdir()
-    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+    return tuple(
+        sorted(file.name.removesuffix(".yaml") for file in FOLDER.iterdir() if file.name.endswith(".yaml"))
+    )

@@ -9,15 +9,18 @@ from pydantic.fields import FieldInfo
 
 from codyra.errors import UserError
 from codyra.methods.base import Piece
-from codyra.methods.declaration import declaration, method_names
+from codyra.methods.declaration import method_names, read_declaration
 from codyra.methods.method import Method
 from codyra.methods.pieces.add import Add
 from codyra.methods.pieces.carry import Carry
+from codyra.methods.pieces.energy import Energy
 from codyra.methods.pieces.full import Full
+from codyra.methods.pieces.gate_l1 import GateL1
 from codyra.methods.pieces.gated import Gated
 from codyra.methods.pieces.lora import Lora
 from codyra.methods.pieces.none import Nothing
 from codyra.methods.pieces.prox import Prox
+from codyra.methods.pieces.random_ranks import RandomRanks
 from codyra.methods.pieces.ridge_dual import RidgeDual
 from codyra.methods.pieces.ridge_primal import RidgePrimal
 from codyra.naming import nearest
@@ -28,8 +31,13 @@ PIECES: dict[str, type[Piece]] = {
     "full": Full,
     "lora": Lora,
     "gated": Gated,
+    # penalties: terms of the loss
+    "gate_l1": GateL1,
     # edits of the step
     "prox": Prox,
+    # rank rules: what is kept of an update
+    "energy": Energy,
+    "random_ranks": RandomRanks,
     # merges: how an update joins its predecessors
     "add": Add,
     "carry": Carry,
@@ -53,7 +61,7 @@ class MethodOptions(BaseModel):
 
 def _choices(name: str, adapter: str) -> list[tuple[type[Piece], dict[str, Any]]]:
     """(piece, its fixed options) in the order of the slots."""
-    return [(PIECES[piece], fixed) for piece, fixed in [(adapter, {}), *declaration(name).choices()]]
+    return [(PIECES[piece], fixed) for piece, fixed in [(adapter, {}), *read_declaration(name).choices()]]
 
 
 def _check_exists(name: str) -> None:
@@ -66,7 +74,7 @@ def _check_exists(name: str) -> None:
 @cache
 def options_class(name: str, adapter: str) -> type[MethodOptions]:
     """The pydantic model of a method's options: the common ones and those of its pieces."""
-    declared = declaration(name)
+    declared = read_declaration(name)
     fields: dict[str, Any] = {}
     if len(declared.adapters) > 1:
         what = Field(declared.adapters[0], description=f"what is trained: {', '.join(declared.adapters)}")
@@ -91,14 +99,14 @@ def option_names(name: str) -> list[str]:
     return sorted(
         {
             option
-            for adapter in declaration(name).adapters
+            for adapter in read_declaration(name).adapters
             for option in options_class(name, adapter).model_fields
         }
     )
 
 
 def _build_pieces(options: MethodOptions) -> tuple[Piece, ...]:
-    adapter = getattr(options, "adapter", declaration(options.name).adapters[0])
+    adapter = getattr(options, "adapter", read_declaration(options.name).adapters[0])
     return tuple(
         piece(
             **fixed,
@@ -117,7 +125,7 @@ def parse_options(raw: Mapping[str, Any]) -> MethodOptions:
     """
     name = str(raw.get("name"))
     _check_exists(name)
-    adapters = declaration(name).adapters
+    adapters = read_declaration(name).adapters
     chosen = raw.get("adapter")
     options = options_class(name, chosen if chosen in adapters else adapters[0])(**raw)
     resolved = {option: value for piece in _build_pieces(options) for option, value in piece}
@@ -128,4 +136,4 @@ def parse_options(raw: Mapping[str, Any]) -> MethodOptions:
 
 def build_method(options: MethodOptions) -> Method:
     """The method that `options` describe."""
-    return Method(options.name, declaration(options.name), _build_pieces(options))
+    return Method(options.name, read_declaration(options.name), _build_pieces(options))

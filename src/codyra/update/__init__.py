@@ -4,6 +4,7 @@ beside them (head.py), and all of it at once for those who train with a Trainer 
 from codyra.update.finish import finish_task
 from codyra.update.head import HEAD_FILE, DualHead, Head, PrimalHead, expanded, gaussian_kernel, head_of
 from codyra.update.merge import (
+    Architecture,
     architecture,
     compose,
     consolidate,
@@ -17,6 +18,7 @@ from codyra.update.task_update import TaskUpdate
 
 __all__ = [
     "HEAD_FILE",
+    "Architecture",
     "DualHead",
     "Head",
     "Kind",

@@ -24,6 +24,11 @@ class Gated(Adapter):
 
     r: int = Field(16, ge=1, le=4096, description="ranks per linear at the start of every task")
     targets: str | list[str] = Field("all", description="all, vision, text, attention, mlp, or module names")
+    gate_lr: float | None = Field(
+        None,
+        ge=0,
+        description="of the rank weights; null: train.lr; 0: only the proximal step moves them",
+    )
     gate_init: Literal["normal", "ones"] = Field("normal", description="how the rank weights start")
 
     def touched(self, target_modules: Sequence[str], full_parameters: Sequence[str]) -> list[str]:
@@ -37,7 +42,8 @@ class Gated(Adapter):
         ctx.state["gates"] = [gate for _, gate in named_gates(ctx.model)]
 
     def param_groups(self, ctx: TaskContext, lr: float) -> list[dict[str, Any]]:
-        return param_groups(ctx.model, lr=lr)
+        factors, gates = param_groups(ctx.model, lr=lr)
+        return [factors, gates if self.gate_lr is None else {**gates, "lr": self.gate_lr}]
 
     def train_log(self, ctx: TaskContext) -> dict[str, float | Tensor]:
         gates = [gate.weight.detach() for gate in ctx.state["gates"]]

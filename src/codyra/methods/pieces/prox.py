@@ -69,9 +69,10 @@ class Prox(Piece):
         total = ctx.state["prox"].total_shrink
         if self.kappa_max is None or abs(total - KAPPA_TOTAL) < 0.01 * KAPPA_TOTAL:
             return None
+        equal = self.kappa_max * KAPPA_TOTAL / total
         return (
-            f"the thresholds of schedule: official sum to {total:.3g} in {ctx.total_steps} steps, the paper's to "
-            f"{KAPPA_TOTAL:g}; method.kappa_max={self.kappa_max * KAPPA_TOTAL / total:.3g} would prune as much"
+            f"the thresholds of schedule: official sum to {total:.3g} in {ctx.total_steps} steps, those of the CoDyRA "
+            f"paper to {KAPPA_TOTAL:g}; method.kappa_max={equal:.3g} would prune as much"
         )
 
     def train_log(self, ctx: TaskContext) -> dict[str, float | Tensor]:
