@@ -15,7 +15,15 @@ from transformers.pytorch_utils import Conv1D
 
 from codyra.errors import UserError
 from codyra.tuner import CodyraConfig, ProximalStep, param_groups
-from codyra.update import TaskUpdate, compose, consolidate, rounding_loss, unwrap, write_weights
+from codyra.update import (
+    PrimalHead,
+    TaskUpdate,
+    compose,
+    consolidate,
+    rounding_loss,
+    unwrap,
+    write_weights,
+)
 from tiny_nets import CLIP_TARGETS, TwoLayers, adapted, clip_batch, cosines, fill, tiny_clip, train
 
 TARGETS = ["first", "second"]
@@ -234,7 +242,7 @@ def test_kinds_compose():
     base = weights(net)
     added, carried, carried_on = low_rank(), low_rank(kind="cumulative"), low_rank(kind="cumulative")
     shift = TaskUpdate("dense", tensors={"second.bias": torch.ones(4), "first.weight": torch.ones(8, 6)})
-    head = TaskUpdate("head", tensors={"classifier.weight": torch.ones(2, 2)})
+    head = UPDATES["head"]()
     updates = [carried, added, TaskUpdate.none(), shift, head, carried_on, added]
 
     def delta(update):
@@ -319,7 +327,9 @@ UPDATES = {
     "dense": lambda: TaskUpdate(
         "dense", tensors={"first.bias": torch.randn(8), "second.weight": torch.randn(8, 4).T}
     ),
-    "head": lambda: TaskUpdate("head", tensors={"weight": torch.randn(3, 4)}),
+    "head": lambda: TaskUpdate(
+        "head", tensors=PrimalHead(torch.tensor(0.8), torch.randn(3, 5), torch.randn(5, 4)).to_tensors()
+    ),
     "none": TaskUpdate.none,
     "no rank": lambda: TaskUpdate(
         "low_rank", ranks={"first": 0, "second": 0}, full_ranks={"first": 4, "second": 4}

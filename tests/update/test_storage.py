@@ -190,14 +190,28 @@ def test_files_that_are_no_files(folder, tmp_path):
     assert TaskUpdate.load(folder).ranks == {"layers.0": 3}
 
 
-@pytest.mark.parametrize("kind", ["dense", "head"])
-def test_crafted_differences(tmp_path, kind):
-    TaskUpdate(kind, tensors={"weight": torch.ones(2)}).save(tmp_path)
+def test_crafted_differences(tmp_path):
+    TaskUpdate("dense", tensors={"weight": torch.ones(2)}).save(tmp_path)
     for tensor, message in (
         (torch.ones(2, dtype=torch.int64), "of type torch.int64"),
         (torch.tensor([float("nan")]), "not finite"),
     ):
         save_file({"weight": tensor}, tmp_path / "update.safetensors")
+        assert message in refused(tmp_path)
+
+
+def test_crafted_heads(tmp_path):
+    whole = {"fusion": torch.tensor(0.8), "H": torch.ones(3, 5), "W": torch.ones(5, 2)}
+    TaskUpdate("head", tensors=whole).save(tmp_path)
+    assert TaskUpdate.load(tmp_path).head.num_classes == 2
+    for changed, message in (
+        ({"W": torch.ones(4, 2)}, "are no head"),
+        ({"H": torch.ones(5)}, "are no head"),
+        ({"fusion": torch.ones(2)}, "are no head"),
+        ({"more": torch.ones(2)}, "are no head"),
+        ({"W": torch.full((5, 2), torch.inf)}, "not finite"),
+    ):
+        save_file({**whole, **changed}, tmp_path / "update.safetensors")
         assert message in refused(tmp_path)
 
 

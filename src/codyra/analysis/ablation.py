@@ -120,7 +120,9 @@ def ablate(
     if not numbers:
         raise UserError(f"{run}: the model after 0 tasks has no updates to take out; finish a task first")
     if not any(_changed_something(view, number) for number in numbers):
-        raise UserError(f"{run}: its first {len(numbers)} tasks changed nothing, so nothing can be taken out")
+        raise UserError(
+            f"{run}: its first {len(numbers)} tasks changed nothing in the network, so nothing can be taken out"
+        )
     place = beside(run, "ablation" if after is None else f"ablation-after-{after}", out)
     ledger, settings = Ledger(place, State, view.accuracy.tasks), _settings(folder, view, len(numbers))
     ledger.check(settings)
@@ -172,7 +174,7 @@ def units_of(parameters: Iterable[str], by: By) -> list[Unit]:
 
 def _changed_something(view: RunView, number: int) -> bool:
     ranks = view.tasks[number - 1].ranks
-    return ranks is not None and not ranks.no_change
+    return ranks is not None and not ranks.no_change and ranks.head is None
 
 
 def _settings(folder: RunFolder, view: RunView, after: int) -> dict[str, Any]:

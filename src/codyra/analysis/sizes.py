@@ -88,6 +88,12 @@ def analyse(run: Path, out: Path | None = None) -> tuple[list[TaskSize], Path]:
     numbers = select_tasks(folder, names)
     if not numbers:
         raise UserError(f"{run}: no task is learnt yet; finish one first")
+    tables = [view.tasks[number - 1].ranks for number in numbers]
+    if all(ranks is not None and ranks.head is not None for ranks in tables):
+        raise UserError(
+            f"{run}: its tasks left heads behind, which have neither ranks nor a size in the network; codyra history "
+            "shows them"
+        )
     tasks = [
         TaskSize(
             number,

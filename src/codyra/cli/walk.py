@@ -16,7 +16,7 @@ from codyra.cli.console import console, continue_with, figure
 from codyra.errors import UserError
 
 if TYPE_CHECKING:
-    from codyra.engine.folder_reader import GuardVerdict
+    from codyra.engine.folder_reader import GuardVerdict, HeadInfo
     from codyra.history.predict import Guess
 
 
@@ -28,9 +28,10 @@ def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
     check_not_pending(run)
     view = read_run(run)
     guarded = any(task.guard is not None for task in view.tasks)
+    headed = any(task.ranks is not None and task.ranks.head is not None for task in view.tasks)
     titles = ["task", "name", "ranks kept", "|dW|", "survival AUC", "zero-shot %", "learned %", "now %"]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for title in [*titles, *(["guard"] if guarded else [])]:
+    for title in [*titles, *(["classes", "head size"] if headed else []), *(["guard"] if guarded else [])]:
         table.add_column(title, no_wrap=title == "name")
     scores = view.accuracy
     for index, name in enumerate(scores.tasks):
@@ -48,7 +49,8 @@ def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
             figure(learned, 1),
             figure(scores.rows[-1][index] if learned is not None else None, 1),
         ]
-        table.add_row(*cells, *([_guarded(task.guard if task else None)] if guarded else []))
+        head = _head(ranks.head if ranks else None) if headed else []
+        table.add_row(*cells, *head, *([_guarded(task.guard if task else None)] if guarded else []))
     manifest = view.manifest
     about = f"{run}: {manifest.method.name} on {manifest.base.name}, {manifest.status}"
     console.print(about, markup=False)
@@ -69,6 +71,11 @@ def history(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
     if view.taken_back:
         among = ", ".join(manifest.scored_among)
         console.print(f"scores were taken among the classes of {among}", markup=False)
+
+
+def _head(head: "HeadInfo | None") -> list[str]:
+    """How many classes a head knows, and of how many numbers it consists."""
+    return [str(head.classes), f"{head.parameters:,}"] if head is not None else ["-", "-"]
 
 
 def _guarded(verdict: "GuardVerdict | None") -> str:
@@ -98,7 +105,10 @@ def checkout(
         from codyra.markdown import numbered
 
         selection = write_checkout(run, out, after, chosen)
-    what = f"the base model plus {numbered(selection.merged)}" if selection.merged else "the base model"
+    what = "the base model"
+    if selection.merged:
+        head = "the head of " if selection.head else ""
+        what += f" plus {head}{numbered(selection.merged)}"
     console.print(f"{out}: {what}", markup=False)
     for note in selection.notes():
         console.print(note, markup=False)

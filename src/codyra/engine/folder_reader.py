@@ -287,14 +287,23 @@ class ModuleUpdate:
 
 
 @dataclass(frozen=True)
+class HeadInfo:
+    """A classifier beside the network: the classes it knows, and the numbers that scoring reads."""
+
+    classes: Count
+    parameters: Count
+
+
+@dataclass(frozen=True)
 class RankTable:
-    """ranks.json of one task."""
+    """ranks.json of one task; `head` where the task left one behind."""
 
     kind: str
     modules: dict[ModuleName, ModuleUpdate]
     no_change: bool = False
     survival_auc: Score = None
     norm: Size | None = None
+    head: HeadInfo | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from codyra.digest import tensors_sha256
 from codyra.engine import results
 from codyra.engine.checksums import REWRITTEN
 from codyra.engine.derive import write_matrices, write_summary
@@ -15,13 +14,15 @@ from codyra.engine.folder import CANDIDATE, DERIVED, TASK_LISTS, Row, RunFolder
 from codyra.engine.folder_reader import read_manifest
 from codyra.engine.guard import Verdict, judge
 from codyra.engine.manifest import continued, new_manifest, now, session, surroundings_changed
+from codyra.engine.models import state_sha256
 from codyra.engine.plan import Plan, peak_memory
 from codyra.engine.progress import Narrator, count, duration
 from codyra.engine.trainer import learn_task
 from codyra.errors import GuardRefused, UserError
 from codyra.families import Score
 from codyra.methods import Memory
-from codyra.update import TaskUpdate, architecture, compose, distance, rounding_loss
+from codyra.streams import Task
+from codyra.update import Head, TaskUpdate, architecture, compose, distance, rounding_loss
 
 TIMED = ("train_seconds", "method_seconds", "merge_seconds", "score_seconds")
 """Of every task in the manifest; `method_seconds`: what a method does before its first step and after its last."""
@@ -233,6 +234,16 @@ class Loop:
         self.plan.family.write_weights(weights)
         return weights
 
+    def _put_state(self, num_tasks: int) -> tuple[dict[str, Tensor], Head | None]:
+        """Make the model the one after the first `num_tasks` tasks; its weights, and the head beside them."""
+        weights, head = self._put_weights(self._updates(num_tasks)), None
+        learnt = self.plan.tasks[:num_tasks]
+        if learnt and self.plan.method.head is not None:
+            head = self._update(num_tasks - 1).head
+        prompts = [prompts for task in learnt if isinstance(task, Task) for prompts in task.scored_prompts]
+        self.plan.family.use_head(head, prompts if head is not None else ())
+        return weights, head
+
     def _base_name(self) -> tuple[str, str | None]:
         return self.plan.config.model.name, self.plan.config.model.revision
 
@@ -241,7 +252,7 @@ class Loop:
     def _zero_shot(self) -> None:
         if self._row(0) is None:
             started = time.perf_counter()
-            self._put_weights(())
+            self._put_state(0)
             row = self._score(0, "zero-shot: scoring", {})
             if self.main:
                 self.manifest["timing"]["zero_shot_seconds"] = time.perf_counter() - started
@@ -282,9 +293,9 @@ class Loop:
             return False
         plan, name = self.plan, self.names[task_index]
         started = time.perf_counter()
-        weights = self._put_weights(self._updates(task_index + 1))
+        weights, head = self._put_state(task_index + 1)
         self._check_inference()
-        about = {"drift": distance(weights, plan.base), "weights_sha256": tensors_sha256(weights.items())}
+        about = {"drift": distance(weights, plan.base), "weights_sha256": state_sha256(weights, head)}
         del weights  # the network has them; scoring, and the sums of `rounding_loss`, need the room
         merged = time.perf_counter()
         # A task that changed nothing leaves a model that was scored already.

@@ -4,9 +4,12 @@ The base model and the ordered updates are the source of truth of a run; every o
 here, exactly as it was computed when it was scored. Tasks are numbered from 1, as people count them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
+from torch import Tensor
+
+from codyra.digest import tensors_sha256
 from codyra.engine.config import model_path, parse_config
 from codyra.engine.folder import RunFolder
 from codyra.engine.folder_reader import RunView, check_not_pending
@@ -14,7 +17,7 @@ from codyra.engine.manifest import changed_setup
 from codyra.engine.plan import answer_settings
 from codyra.errors import UserError
 from codyra.families import Family, load_family
-from codyra.update import TaskUpdate, compose
+from codyra.update import Head, TaskUpdate, compose
 
 
 def load_base(view: RunView) -> Family:
@@ -90,8 +93,27 @@ def read_updates(folder: RunFolder, names: Sequence[str], numbers: Iterable[int]
         yield folder.read_update(number - 1, names[number - 1])
 
 
+def read_head(folder: RunFolder, names: Sequence[str], numbers: Sequence[int]) -> Head | None:
+    """The head beside the model that has learnt these tasks: the one of the last of them, which knows all before.
+
+    Raises:
+        UserError: as `read_updates`.
+    """
+    return next((update.head for update in read_updates(folder, names, numbers[-1:])), None)
+
+
+def state_sha256(weights: Mapping[str, Tensor], head: Head | None) -> str:
+    """Digest of all that scoring reads and a task may have changed."""
+    beside = (
+        {f"head/{name}": tensor for name, tensor in head.to_tensors().items()} if head is not None else {}
+    )
+    return tensors_sha256({**weights, **beside}.items())
+
+
 def recompose(family: Family, folder: RunFolder, names: Sequence[str], numbers: Sequence[int]) -> None:
     """Put the updates of these tasks (from `select_tasks`) into a freshly loaded base model, in place.
+
+    A head (`read_head`) is no part of the network and stays outside.
 
     Raises:
         UserError: an update is missing, damaged, or does not fit the model.

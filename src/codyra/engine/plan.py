@@ -26,7 +26,7 @@ from codyra.errors import UserError
 from codyra.families import AnswerSettings, Family, Objective, load_family
 from codyra.methods import Memory, Method, TaskContext, build_method
 from codyra.streams import InstructionTask, StreamSpec, Task, build_stream, check_images
-from codyra.update import Architecture, TaskUpdate, architecture
+from codyra.update import HEAD_FILE, Architecture, TaskUpdate, architecture
 
 SLOW_STEP_SECONDS = 5.0
 
@@ -123,6 +123,10 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
     method = build_method(config.method)
     family = load_family(model_path(config), answer_settings(config))
     _check_method(method, family, config, accelerator)
+    if (Path(model_path(config).name) / HEAD_FILE).is_file():
+        narrator.say(
+            f"model.name: {config.model.name} has a head ({HEAD_FILE}); a run starts from its network alone"
+        )
     if family.modality != "answers" and accelerator.distributed_type in SHARDED:
         raise UserError(
             f"FSDP and DeepSpeed are for causal language models; a {family.model_type} model trains with the config of "
@@ -291,7 +295,8 @@ def estimate(plan: Plan, tasks_to_do: int) -> Estimate:
         seconds=num_steps * step_seconds + rows * score_seconds,
         memory_bytes=peak_memory() + moments,
         # Parameters and moments in a checkpoint, and while it is replaced in two of them.
-        disk_bytes=tasks_to_do * itemsize * num_trainable
+        disk_bytes=tasks_to_do
+        * (itemsize * num_trainable + sum(piece.kept_bytes for piece in plan.method.pieces))
         + 2 * (itemsize * num_trainable + moments)
         + 2_000_000,
     )

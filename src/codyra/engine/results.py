@@ -18,7 +18,7 @@ def mean_rank(update: TaskUpdate) -> float | None:
 
 def _beside_the_network(update: TaskUpdate) -> int:
     """Numbers that scoring reads and the base model does not have."""
-    return sum(tensor.numel() for tensor in update.tensors.values()) if update.kind == "head" else 0
+    return update.head.num_parameters if update.head is not None else 0
 
 
 def cells(row: Sequence[Score | None], label_space: LabelSpace) -> Cells:

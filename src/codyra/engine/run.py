@@ -14,10 +14,10 @@ from codyra.engine.folder_reader import read_run
 from codyra.engine.lock import only_writer
 from codyra.engine.loop import Loop
 from codyra.engine.manifest import benchmark_entry
-from codyra.engine.models import load_base, recompose, select_tasks
+from codyra.engine.models import load_base, read_head, recompose, select_tasks
 from codyra.engine.plan import Estimate, Plan, check_disk, estimate, make_accelerator, make_plan
 from codyra.engine.progress import Narrator, count, duration, size
-from codyra.update import TaskUpdate
+from codyra.update import Head, TaskUpdate
 
 
 class Run:
@@ -64,6 +64,8 @@ class Run:
     def model(self, after: int | None = None) -> nn.Module:
         """The plain transformers network after the first `after` tasks (all finished ones by default; 0 = base).
 
+        What a method put beside the network is `head`.
+
         Raises:
             UserError: fewer tasks are finished, or the base model has other weights than when the run began.
         """
@@ -71,6 +73,15 @@ class Run:
         family = load_base(self._view)
         recompose(family, self._folder, self.task_names, numbers)
         return family.net
+
+    def head(self, after: int | None = None) -> Head | None:
+        """The classifier beside that network, of its unit-length features; None where the method has none.
+
+        Raises:
+            UserError: fewer tasks are finished, or the file is damaged.
+        """
+        names = self.task_names
+        return read_head(self._folder, names, select_tasks(self._folder, names, after))
 
 
 def default_out(config: RunConfig) -> Path:

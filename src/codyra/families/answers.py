@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from codyra.families.answer_tokens import Row, left_pad
 from codyra.families.family import NO_TARGET, Batch, Objective, Outputs
-from codyra.families.observing import observed_inputs
+from codyra.families.observing import Visitor, observed_inputs
 
 POSITIONS_AT_ONCE = 32
 """Of the loss; with the vocabulary of 256,000 of Gemma, 32 positions are 33 MB in float32."""
@@ -98,11 +98,10 @@ class AnswerObjective(Objective):
         )
         return log_p_NA.sum(dim=1)
 
-    @torch.no_grad()
-    def inputs_of(self, modules: Sequence[str], batch: Batch) -> dict[str, Tensor]:
-        with observed_inputs(self._net, modules, batch["attention_mask"]) as inputs:
+    def visit_inputs(self, modules: Sequence[str], batch: Batch, visit: Visitor) -> dict[str, str]:
+        with observed_inputs(self._net, modules, visit, batch["attention_mask"]) as first_of:
             self._logits(batch)
-        return inputs
+        return first_of
 
     def example_bytes(self, positions: Sequence[int]) -> int:
         return sum(4 * len(self._rows[position].ids) for position in positions)

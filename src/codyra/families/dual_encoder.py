@@ -1,14 +1,14 @@
 """Dual encoders: prompts and examples become vectors, and an example is of the class whose prompt is nearest.
 
 This file holds what CLIP, SigLIP and sentence encoders share: the objective of docs/method.md and the
-scoring of every test set in the pooled and in its own label space, in one pass. `image_text.py` and
-`sentence.py` say how inputs become features.
+scoring of every test set in the pooled and in its own label space, in one pass, with a head where there is one
+(`fusion.py`). `image_text.py` and `sentence.py` say how inputs become features.
 """
 
 # Shapes: N examples of the batch, C classes of the task, U distinct prompts (or ensembles) of all tasks, D features
 import random
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -17,9 +17,11 @@ from torch.nn import functional as F
 
 from codyra.errors import UserError
 from codyra.families.family import Batch, ClassificationTask, Family, ImageFile, Objective, Outputs, TaskScore
+from codyra.families.fusion import Fusion, Prompts
 from codyra.families.gather import gather_features, share_of_batch
-from codyra.families.observing import merged, observed_inputs
+from codyra.families.observing import Visitor, observed_inputs
 from codyra.families.tokens import TokenTable
+from codyra.update import Head
 
 PROMPTS_PER_CHUNK = 256
 
@@ -57,6 +59,8 @@ class DualEncoder(Family):
     def __init__(self, net: nn.Module, tokenizer: Any, context: int):
         super().__init__(net, tokenizer)
         self.context = context
+        self._head: Head | None = None
+        self._head_classes: list[Prompts] = []
 
     # What a kind of dual encoder says of itself
 
@@ -101,6 +105,21 @@ class DualEncoder(Family):
         """An example as a report shows it: {"text": str}, or {"image": Pillow image of at most 96 x 96}."""
 
     # What all of them share
+
+    def use_head(self, head: Head | None, classes: Sequence[Sequence[str]] = ()) -> None:
+        """Decide with this head from now on, or with prompts alone.
+
+        Args:
+            classes: the prompts that score each column of the head, in the order of the columns.
+        """
+        assert head is None or head.num_classes == len(classes), "a column of the head belongs to each class"
+        self._head, self._head_classes = head, [tuple(prompts) for prompts in classes]
+
+    def fusion(self, places: Mapping[Prompts, int]) -> Fusion | None:
+        """The head in a label space of these prompts; None without a head."""
+        if self._head is None:
+            return None
+        return Fusion(self._head.to(self.device), self._head_classes, places, self.logit_scale())
 
     def check(self, tasks: Sequence[ClassificationTask]) -> None:
         """Look for what would only fail in the middle of a run.
@@ -221,6 +240,7 @@ class DualEncoder(Family):
             for prompts in task.scored_prompts:
                 prompt_ids.setdefault(tuple(prompts), len(prompt_ids))
         prompts_UD = self.class_features(list(prompt_ids))
+        fusion, all_ids = self.fusion(prompt_ids), torch.arange(len(prompt_ids), device=self.device)
         scores = []
         claimed: set[int] = set()
         for task in tasks:
@@ -235,10 +255,15 @@ class DualEncoder(Family):
             if limit is not None:
                 order = [position for position in order if position < limit]
             correct = torch.zeros(2, dtype=torch.int64, device=self.device)
-            for positions, cosines_NU in self._compare(inputs, order, prompts_UD, batch_size):
+            for positions, features_ND, cosines_NU in self._compare(inputs, order, prompts_UD, batch_size):
                 labels_N = labels[positions].to(self.device, non_blocking=True)
-                predicted_N = cosines_NU.argmax(dim=1)
-                predicted_own_N = own_ids[cosines_NU[:, own_ids].argmax(dim=1)]
+                pooled_NU, own_NK = cosines_NU, cosines_NU[:, own_ids]
+                if fusion is not None:
+                    regressed_NU = fusion.regressed(features_ND)
+                    pooled_NU = fusion.scores(cosines_NU, regressed_NU, all_ids)
+                    own_NK = fusion.scores(cosines_NU, regressed_NU, own_ids)
+                predicted_N = pooled_NU.argmax(dim=1)
+                predicted_own_N = own_ids[own_NK.argmax(dim=1)]
                 correct[0] += (predicted_N == pooled_C[labels_N]).sum()
                 correct[1] += (predicted_own_N == own_C[labels_N]).sum()
                 if progress is not None:
@@ -250,26 +275,25 @@ class DualEncoder(Family):
     @torch.no_grad()
     def compare(
         self, examples: Sequence[str | ImageFile], prompts: Sequence[Sequence[str]], batch_size: int = 64
-    ) -> Tensor:
-        """Cosines (N, C), at least float32, of examples and classes, each described by one or more prompts: what
-        `score` takes the largest of.
+    ) -> tuple[Tensor, Tensor]:
+        """Unit-length features (N, D) of examples, and their cosines (N, C) with classes, each described by one or
+        more prompts; both at least float32. Without a head `score` takes the largest cosine.
         """
         prompts_CD = self.class_features(prompts)
+        features_ND = prompts_CD.new_empty(len(examples), prompts_CD.shape[1])
         cosines_NC = prompts_CD.new_empty(len(examples), len(prompts))
         inputs = self.loose_inputs(examples)
-        for positions, cosines_of_batch in self._compare(
-            inputs, inputs.reading_order(), prompts_CD, batch_size
-        ):
-            cosines_NC[positions] = cosines_of_batch
-        return cosines_NC
+        for positions, *of_batch in self._compare(inputs, inputs.reading_order(), prompts_CD, batch_size):
+            features_ND[positions], cosines_NC[positions] = of_batch
+        return features_ND, cosines_NC
 
     def _compare(
         self, inputs: EvaluationInputs, order: Sequence[int], prompts_CD: Tensor, batch_size: int
-    ) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Batch by batch in this order: the positions of its examples, and their cosines (N, C)."""
+    ) -> Iterator[tuple[Sequence[int], Tensor, Tensor]]:
+        """Batch by batch in this order: positions of its examples, their features (N, D) and cosines (N, C)."""
         for positions in _chunks(order, batch_size):
-            batch = _to_device(inputs.test(positions), self.device)
-            yield positions, cosines(unit_length(self.encode_inputs(batch)), prompts_CD)
+            features_ND = unit_length(self.encode_inputs(_to_device(inputs.test(positions), self.device)))
+            yield positions, features_ND, cosines(features_ND, prompts_CD)
 
     def _credited(self, ids: Sequence[int], claimed: set[int], ties: str) -> Tensor:
         """The prompt that must be predicted for each class (C,); -1 where `ties` favours an earlier class.
@@ -348,17 +372,15 @@ class TaskObjective(Objective):
         outputs = self.outputs(batch)
         return -F.cross_entropy(outputs.logits, outputs.targets, reduction="none")
 
-    @torch.no_grad()
-    def inputs_of(self, modules: Sequence[str], batch: Batch) -> dict[str, Tensor]:
-        parts = []
-        with observed_inputs(self._family.net, modules, batch.get("attention_mask")) as inputs:
+    def visit_inputs(self, modules: Sequence[str], batch: Batch, visit: Visitor) -> dict[str, str]:
+        net = self._family.net
+        with observed_inputs(net, modules, visit, batch.get("attention_mask")) as first_of:
             self._family.encode_inputs(batch)
-        parts.append(inputs)
         for chunk in self._prompt_chunks:
-            with observed_inputs(self._family.net, modules, chunk["attention_mask"]) as inputs:
+            with observed_inputs(net, modules, visit, chunk["attention_mask"]) as of_prompts:
                 self._family.encode_prompts(chunk)
-            parts.append(inputs)
-        return merged(parts)
+            first_of |= of_prompts
+        return first_of
 
     def example_bytes(self, positions: Sequence[int]) -> int:
         return sum(self._family.size_of(self._examples[position]) for position in positions)

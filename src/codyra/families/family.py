@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from codyra import metrics
 from codyra.digest import tensors_sha256
 from codyra.errors import UserError
+from codyra.families.observing import Visitor
 from codyra.families.quantized import Quantization
 from codyra.families.targets import find_targets
-from codyra.update import write_weights
+from codyra.update import Head, write_weights
 
 Batch = dict[str, Any]
 """Network inputs and whatever the loss needs, tensors on the network's device."""
@@ -314,11 +315,17 @@ class Objective(ABC):
         """log p(true class or answer | input) of every example (N,), in at least float32, with gradients."""
 
     @abstractmethod
-    def inputs_of(self, modules: Sequence[str], batch: Batch) -> dict[str, Tensor]:
-        """What these linears read in a forward pass of this batch: (positions, features), without padding.
+    def visit_inputs(self, modules: Sequence[str], batch: Batch, visit: Visitor) -> dict[str, str]:
+        """Call `visit` with what these linears read in a forward pass of this batch, as soon as they read it.
 
-        Linears that read the very same tensor share one entry, under the name of the first of them. For a dual encoder
-        the classes of the task are read with every batch.
+        A dual encoder reads the prompts of the task's classes with every batch, as it does in training.
+
+        Args:
+            visit: takes the name of a linear and its input (positions, features), without gradients and padding. A
+                tensor that several linears read is given once, under the name of the first of them.
+
+        Returns:
+            {linear: the first that reads the same tensor}; linears that did not run are left out.
         """
 
     @abstractmethod
@@ -338,12 +345,15 @@ class Family(ABC):
         model_type: as in the model's config.json.
         default_prompt: the prompt of a task that names none.
         setup: SHA-256 of the files beside the weights that scores depend on.
+        features_in_usage: in the code that `usage` gives, the unit-length features (N, D) of the examples; "" where
+            there are none.
         library_name, pipeline_tag: what the Hugging Face hub calls a saved model of this kind.
     """
 
     modality: Literal["image", "text", "answers"]
     pooled: ClassVar[bool]
     default_prompt: str
+    features_in_usage: ClassVar[str] = ""
     library_name: str
     pipeline_tag: str
 
@@ -436,6 +446,10 @@ class Family(ABC):
         Args:
             prompts: of some classes, or of a task of answers.
         """
+
+    def use_head(self, head: Head | None, classes: Sequence[Sequence[str]] = ()) -> None:
+        """Decide with this head, or without any; only a dual encoder can have one, see `DualEncoder.use_head`."""
+        assert head is None, f"a {self.model_type} model has no features for a head"
 
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Copy tensors into the parameters of the same names, in place."""

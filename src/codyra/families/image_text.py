@@ -30,6 +30,7 @@ class ImageTextEncoder(DualEncoder):
 
     modality = "image"
     default_prompt = "a photo of a {}."
+    features_in_usage = "model(**inputs).image_embeds"
     library_name = "transformers"
     pipeline_tag = "zero-shot-image-classification"
 

@@ -1,7 +1,8 @@
 """What linears of a network read while it runs: the inputs that methods make statistics of."""
 
 # Shapes: N rows, L positions, D features; P the positions that are no padding
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -9,39 +10,58 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+Visitor = Callable[[str, Tensor], None]
+"""Takes the name of a linear and its input (P, D)."""
+
 
 @contextmanager
 def observed_inputs(
-    net: nn.Module, modules: Sequence[str], mask_NL: Tensor | None = None
-) -> Iterator[dict[str, Tensor]]:
-    """While this is open, the inputs (P, D) of these modules, by name, once they have run; without gradients.
+    net: nn.Module, modules: Sequence[str], visit: Visitor, mask_NL: Tensor | None = None
+) -> Iterator[dict[str, str]]:
+    """While this is open, `visit` is given what these modules read, without gradients; nothing is held on to.
 
-    A tensor that several modules read has one entry, under the name of the first of them.
+    A tensor that several modules read is given once, under the name of the first of them. Dropout, that of adapters
+    included, is off.
 
     Args:
         mask_NL: 0 where the text of the next forward pass is padding; None where nothing is.
+
+    Yields:
+        {module: the first that reads the same tensor}, of the modules that have run.
     """
-    inputs: dict[str, Tensor] = {}
-    read: list[Tensor] = []
+    first_of: dict[str, str] = {}
+    read: list[tuple[weakref.ref[Tensor], str]] = []
 
     def note(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
-        x = args[0].detach()
-        # The tensors are held on to, so that no other can take the place of one of them in memory.
-        if any(x.data_ptr() == other.data_ptr() and x.shape == other.shape for other in read):
-            return
-        read.append(x)
-        padded = mask_NL is not None and x.shape[:-1] == mask_NL.shape
-        inputs[name] = x[mask_NL.bool()] if padded and mask_NL is not None else x.flatten(0, -2)
+        x: Tensor = args[0]
+        for other, first in read:
+            if other() is x:
+                first_of[name] = first
+                return
+        read.append((weakref.ref(x), name))
+        first_of[name] = name
+        x_PD = x.detach().flatten(0, -2)
+        # Some networks flatten rows and positions themselves; some have dropped the padding before.
+        if mask_NL is not None and len(x_PD) == mask_NL.numel():
+            x_PD = x_PD[mask_NL.flatten().bool()]
+        visit(name, x_PD)
 
     hooks = [net.get_submodule(name).register_forward_pre_hook(partial(note, name)) for name in modules]
     try:
-        yield inputs
+        with _without_dropout(net), torch.no_grad():
+            yield first_of
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def merged(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The positions of several forward passes together, module by module."""
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {name: torch.cat([part[name] for part in parts if name in part]) for name in names}
+@contextmanager
+def _without_dropout(net: nn.Module) -> Iterator[None]:
+    training = [module for module in net.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

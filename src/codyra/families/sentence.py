@@ -31,6 +31,7 @@ class SentenceEncoder(DualEncoder):
 
     modality = "text"
     default_prompt = "{}"
+    features_in_usage = "embed(texts)"
 
     def __init__(
         self, net: nn.Module, tokenizer: Any, context: int, lowercase: bool, files: Mapping[str, bytes]

@@ -50,7 +50,8 @@ class About:
 
     `answers` says how prompts are answered, None for a model of classes.
     `merged` are the numbers, from 1, of the tasks whose updates were added to the base model; `scored_in` is the
-    label space of the run's scores; `codyra` is the version that made the checkout.
+    label space of the run's scores; `codyra` is the version that made the checkout. With `head` there is a classifier
+    in HEAD_FILE, whose columns are the classes of the learnt tasks.
     """
 
     format: int
@@ -62,6 +63,12 @@ class About:
     scored_in: Literal["all", "task"]
     tasks: tuple[CheckoutTask, ...]
     answers: AnswerSpace | None = None
+    head: bool = False
+
+    @property
+    def learnt_classes(self) -> list[tuple[str, ...]]:
+        """The prompts that score each class of the learnt tasks, in their order."""
+        return [of_class for task in self.tasks if task.learnt for of_class in task.of_each_class]
 
 
 def write_about(folder: Path, about: About) -> None:

@@ -10,11 +10,14 @@ from codyra.history.names import data_name, hub_id
 from codyra.history.selection import Selection
 from codyra.markdown import DASH, code_block, figure, front_matter, numbered, table, text
 from codyra.report.scoring import metric_title
+from codyra.update import HEAD_FILE, DualHead, Head
 
 SNIPPET_PROMPTS = 4
 
 
-def model_card(run: Path, view: RunView, family: Family, selection: Selection, about: About) -> str:
+def model_card(
+    run: Path, view: RunView, family: Family, selection: Selection, about: About, head: Head | None = None
+) -> str:
     """README.md of a checkout, with the metadata block that the Hugging Face hub reads."""
     sections = [
         _metadata(view, family),
@@ -22,10 +25,11 @@ def model_card(run: Path, view: RunView, family: Family, selection: Selection, a
         _what_it_is(view, selection, family.model_type),
         "## Use",
         _use(family, about),
+        *(["## The head", _use_of_head(family, head)] if head is not None else []),
         "## Where it comes from",
         _provenance(view, selection, about),
         _tasks(view, selection, about),
-        disclosure(run, view),
+        disclosure(run, view, head),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -52,6 +56,13 @@ def _what_it_is(view: RunView, selection: Selection, model_type: str) -> str:
     if not selection.merged or selection.unchanged:
         return f"{kind}: the base model that the run started from, unchanged."
     learnt = [view.accuracy.tasks[number - 1] for number in selection.contained]
+    if selection.head:
+        beside = (
+            f"the base model that the run started from, unchanged, and beside it in `{HEAD_FILE}` a head that learnt "
+            f"{', '.join(map(text, learnt))}. transformers alone does not see the head: without it this is the base "
+            "model."
+        )
+        return " ".join([f"{kind}: {beside}", *selection.notes()])
     sentences = [
         f"{kind} that learnt {', '.join(map(text, learnt))}: the base model plus the stored "
         f"{'update' if len(selection.merged) == 1 else 'updates'} of {numbered(selection.merged)}, summed and "
@@ -85,6 +96,35 @@ def _use(family: Family, about: About) -> str:
     return (
         f"With transformers alone, in this folder:\n\n{code}\n\n"
         f"`{FILE}` holds {held}. With codyra installed, `codyra predict . {what}` {printed}."
+    )
+
+
+def _use_of_head(family: Family, head: Head) -> str:
+    """What the head is, and its scores in plain torch."""
+    if isinstance(head, DualHead):
+        what = "a kernel ridge regression on the stored features of the training examples"
+        scores = (
+            'squares = torch.cdist(features, head["features"].double()).square()\n'
+            'scores = torch.exp(-head["gamma"] * squares) @ head["coefficients"]'
+        )
+    else:
+        what = "a ridge regression on random features"
+        scores = 'scores = torch.relu(features @ head["H"].double()) @ head["W"]'
+    code = (
+        "import json\n"
+        "from safetensors.torch import load_file\n\n"
+        f'head, tasks = load_file("{HEAD_FILE}"), json.load(open("{FILE}"))["tasks"]\n'
+        'classes = [name for task in tasks if task["learnt"] for name in task["classes"]]\n'
+        f"with torch.no_grad():\n    features = {family.features_in_usage}.double()\n"
+        f"{scores}  # one column per class\n"
+        "print(classes[scores[0].argmax()])"
+    )
+    return (
+        f"`{HEAD_FILE}` is {what}: it gives each of the {head.num_classes} classes of the learnt tasks a score, "
+        f"{head.num_parameters:,} numbers in all. After the code above:\n\n{code_block('python', code)}\n\n"
+        "`codyra predict` joins both, as the run did when it was scored: where the nearest prompt of all is one of a "
+        f"learnt class, the best learnt class by {1 - float(head.fusion):.3g} x the softmax over all prompts + "
+        f"{float(head.fusion):.3g} x the head's score; otherwise the nearest prompt."
     )
 
 

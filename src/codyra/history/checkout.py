@@ -8,17 +8,18 @@ from codyra import files
 from codyra.engine.config import parse_config
 from codyra.engine.folder import RunFolder
 from codyra.engine.folder_reader import RunView, read_run
-from codyra.engine.models import load_base, recompose, select_tasks
+from codyra.engine.models import load_base, read_head, recompose, select_tasks
 from codyra.errors import UserError
 from codyra.history.about import FORMAT, About, Base, CheckoutTask, write_about
 from codyra.history.card import model_card
 from codyra.history.directory import whole_directory
 from codyra.history.names import base_name
 from codyra.history.selection import Selection
+from codyra.update import HEAD_FILE
 
 
 def checkout(run: Path, out: Path, after: int | None = None, tasks: Sequence[int] | None = None) -> Selection:
-    """Write a model of `run` to the new directory `out`.
+    """Write a model of `run` to the new directory `out`, with the head beside it where the run has one.
 
     Args:
         after: with the first `after` tasks learnt; 0 is the base model; default all that are learnt.
@@ -35,9 +36,12 @@ def checkout(run: Path, out: Path, after: int | None = None, tasks: Sequence[int
     with whole_directory(out) as directory:
         family = load_base(view)
         recompose(family, folder, names, selection.merged)
+        head = read_head(folder, names, selection.merged)
         family.save(directory)
+        if head is not None:
+            files.write_tensors(directory / HEAD_FILE, head.to_tensors(), {"format": "pt"})
         write_about(directory, about)
-        files.write_text(directory / "README.md", model_card(run, view, family, selection, about))
+        files.write_text(directory / "README.md", model_card(run, view, family, selection, about, head))
     return selection
 
 
@@ -53,6 +57,7 @@ def _about(run: Path, view: RunView, selection: Selection) -> About:
         scored_in=view.labels.scored_in if view.labels is not None else "task",
         tasks=tuple(_tasks(run, view, selection)),
         answers=view.answers,
+        head=selection.head,
     )
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from codyra.engine.folder_reader import RunView
 from codyra.history.names import is_local
+from codyra.update import DualHead, Head
 
 
-def disclosure(run: Path, view: RunView) -> str:
-    """The section of a card that says it, after a look at what is really there."""
+def disclosure(run: Path, view: RunView, head: Head | None = None) -> str:
+    """The section of a card that says it, after a look at what is really there; `head` is that of the checkout."""
     held = "\n".join(f"- {item}" for item in _held_by_the_run(run, view))
     known = (
         "the names of all tasks with their prompt templates"
@@ -17,11 +18,18 @@ def disclosure(run: Path, view: RunView) -> str:
     )
     return (
         "## What sharing this discloses\n\n"
-        f"This folder holds weights that were trained on the data, {known} (also of tasks that are not learnt here), "
+        f"This folder holds {_trained(head)}, {known} (also of tasks that are not learnt here), "
         "scores, and the name and fingerprint of every data set. It holds no path, no example and no picture. Nobody "
         "has tested what could be read out of the weights.\n\n"
         f"The folder of the run it was made from holds more:\n\n{held}"
     )
+
+
+def _trained(head: Head | None) -> str:
+    """What there is of the training data."""
+    if isinstance(head, DualHead):
+        return f"the features of all {len(head.features)} training examples that were learnt"
+    return "weights that were trained on the data"
 
 
 def _held_by_the_run(run: Path, view: RunView) -> Iterator[str]:
@@ -47,6 +55,9 @@ def _held_by_the_run(run: Path, view: RunView) -> Iterator[str]:
         yield "`zero_shot_predictions.jsonl`, `tasks/*/predictions.jsonl`: the answers to every test prompt"
     if any(run.glob("tasks/*/shots.json")):
         yield "`tasks/*/shots.json`: which positions of the training files were used"
+    if any(run.glob("tasks/*/memory.safetensors")):
+        stores = view.manifest.method.stores
+        yield f"`tasks/*/memory.safetensors`: what the method keeps of the data, here {stores}"
     if any(run.glob("tasks/*/train.jsonl")):
         yield "`tasks/*/train.jsonl`: the loss of every training step"
     if view.manifest.archive:

@@ -65,8 +65,9 @@ def _check_is_adapter(update: TaskUpdate, run: Path, number: int) -> None:
         return
     if update.no_change:
         raise UserError(f"{run}: task {number} left nothing behind, so there is no adapter to export")
+    what = "a head behind" if update.head is not None else f"whole tensors behind (kind {update.kind})"
     raise UserError(
-        f"{run}: task {number} left whole tensors behind (kind {update.kind}), which no adapter holds; take the "
+        f"{run}: task {number} left {what}, which no adapter holds; take the "
         f"model instead: codyra checkout {shlex.quote(str(run))} --after {number} --out DIR"
     )
 

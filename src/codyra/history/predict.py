@@ -1,19 +1,27 @@
 """Prediction with a checkout: which of the classes it knows are nearest to a picture or a text."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from codyra.errors import UserError
 from codyra.families import DualEncoder, ModelSpec, load_family
 from codyra.history.about import About, CheckoutTask, read_about
-from codyra.reading import damaged
+from codyra.reading import damaged, read_tensors, within
 from codyra.streams.images import ImageFile
+from codyra.update import HEAD_FILE, Head, TaskUpdate
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A prompt (of an ensemble the first), its softmax score in percent, and the (task, class) pairs it stands for."""
+    """A prompt (of an ensemble the first), its score in percent, and the (task, class) pairs it stands for.
+
+    Scores are softmax shares. Where a head decides they are 100 times its fused scores, which sum to nothing and may be
+    negative, and classes that are not learnt make no guess.
+    """
 
     percent: float
     prompt: str
@@ -43,30 +51,68 @@ def predict(
             f"{checkout} holds a language model, which has no classes; `codyra.history.answer` asks it"
         )
     classes = _classes(about, _tasks_of(about, label_space, checkout))
-    if not any(checkout.glob("*.safetensors")):
+    if not any(checkout.glob("model*.safetensors")):
         raise UserError(f"{checkout} has no model.safetensors; make it anew with `codyra checkout`")
     family = load_family(ModelSpec(name=str(checkout), dtype=about.base.dtype))
     if not isinstance(family, DualEncoder):
         damaged(checkout, f"it holds a {family.model_type} model, which knows no classes")
     examples = [_image(item) if family.modality == "image" else _text(item) for item in inputs]
+    if (head := _read_head(checkout, about)) is not None:
+        family.use_head(head, about.learnt_classes)
     for task in about.tasks:
         family.check_prompts(task.name, task.classes, task.of_each_class)
     # All prompts, in the order in which the run embeds them: what is compared is then the same to the last bit.
     prompts = list(dict.fromkeys(of_class for task in about.tasks for of_class in task.of_each_class))
     chosen = [position for position, of_class in enumerate(prompts) if of_class in classes]
-    cosines_NC = family.compare(examples, prompts)[:, chosen]
+    features_ND, cosines_NU = family.compare(examples, prompts)
+    cosines_NC = cosines_NU[:, chosen]
     if not cosines_NC.isfinite().all():
         damaged(checkout, "its model gives scores that are not finite")
-    percent_NC = 100 * (family.logit_scale() * cosines_NC).softmax(dim=1)
+    if head is not None and head.num_features != features_ND.shape[1]:
+        damaged(
+            checkout / HEAD_FILE,
+            f"it reads {head.num_features} features, the model has {features_ND.shape[1]}",
+        )
+    fusion = family.fusion({of_class: place for place, of_class in enumerate(prompts)})
+    if fusion is None:
+        percent_NC, ranked_by_NC = 100 * (family.logit_scale() * cosines_NC).softmax(dim=1), cosines_NC
+    else:
+        regressed_NU = fusion.regressed(features_ND)
+        percent_NC = ranked_by_NC = 100 * fusion.scores(cosines_NU, regressed_NU, torch.tensor(chosen))
     # A stable sort: among equals the first wins, as in scoring.
-    order_NC = cosines_NC.argsort(dim=1, descending=True, stable=True)[:, :top]
+    order_NC = ranked_by_NC.argsort(dim=1, descending=True, stable=True)[:, :top]
     return [
         [
             Guess(percent, prompts[chosen[place]][0], tuple(classes[prompts[chosen[place]]]))
             for place, percent in zip(order_C.tolist(), percent_C[order_C].tolist(), strict=True)
+            if percent != -math.inf
         ]
         for order_C, percent_C in zip(order_NC, percent_NC, strict=True)
     ]
+
+
+def _read_head(checkout: Path, about: About) -> Head | None:
+    """The head of a checkout that has one.
+
+    Raises:
+        UserError: its file is missing or damaged, or belongs to other classes.
+    """
+    if not about.head:
+        return None
+    file = within(checkout, HEAD_FILE)
+    tensors = read_tensors(file)
+    try:
+        head = TaskUpdate("head", tensors=tensors).head
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    if head is None:
+        damaged(file, "it holds no tensors")
+    if head.num_classes != len(about.learnt_classes):
+        damaged(
+            file,
+            f"it scores {head.num_classes} classes, the tasks that are learnt have {len(about.learnt_classes)}",
+        )
+    return head
 
 
 def _tasks_of(about: About, label_space: str | None, checkout: Path) -> Sequence[CheckoutTask]:

@@ -13,7 +13,6 @@ from peft import PeftModel
 from torch import Tensor
 
 from codyra import files
-from codyra.digest import tensors_sha256
 from codyra.engine import checkpoint, checksums, results
 from codyra.engine.config import RunConfig
 from codyra.engine.derive import read_rows
@@ -21,7 +20,7 @@ from codyra.engine.folder import CANDIDATE, CHECKPOINT, RunFolder
 from codyra.engine.folder_reader import PENDING, RunView, check_not_pending, read_run
 from codyra.engine.lock import LOCK
 from codyra.engine.manifest import machine
-from codyra.engine.models import load_base
+from codyra.engine.models import load_base, state_sha256
 from codyra.engine.progress import count
 from codyra.errors import UserError
 from codyra.families import Family
@@ -193,6 +192,7 @@ def _models(folder: RunFolder, view: RunView, config: RunConfig) -> Iterator[Fin
     updates = [folder.read_update(index, name) for index, name in enumerate(names[:learnt])]
     yield from _merged_anew(folder, view, config, family, updates)
     yield from _in_stock_peft(folder, names, family, updates)
+    yield from _heads(view, updates)
 
 
 def _merged_anew(
@@ -209,7 +209,7 @@ def _merged_anew(
         scored = folder.read_json(name)
         weights = compose(family.net, base, updates[:number])
         drift = distance(weights, base)
-        if tensors_sha256(weights.items()) == scored.get("weights_sha256"):
+        if state_sha256(weights, updates[number - 1].head) == scored.get("weights_sha256"):
             identical += 1
         elif not same_place and math.isclose(
             drift, folder.read_figure(name, "drift"), rel_tol=ROUNDING, abs_tol=1e-12
@@ -261,6 +261,23 @@ def _in_stock_peft(
             loaded += 1
     if loaded:
         yield Finding(True, f"adapters: stock peft loads {loaded}, with the updates of their tasks")
+
+
+def _heads(view: RunView, updates: Sequence[TaskUpdate]) -> Iterator[Finding]:
+    found, known = 0, 0
+    for number, (entry, update) in enumerate(zip(view.manifest.data, updates, strict=False), start=1):
+        known += entry.classes
+        if update.head is None:
+            continue
+        if update.head.num_classes == known:
+            found += 1
+        else:
+            yield Finding(
+                False,
+                f"task {number}: its head scores {update.head.num_classes} classes, tasks 1 to {number} have {known}",
+            )
+    if found:
+        yield Finding(True, f"heads: {found}, each with a column for every class learnt so far")
 
 
 def _difference(model: Any, name: str, A_KD: Tensor, B_OK: Tensor) -> float:

@@ -32,6 +32,11 @@ class Piece(BaseModel):
     sharded: ClassVar[bool] = False
     quantized: ClassVar[bool] = False
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of memory after every task, as far as the options alone say."""
+        return 0
+
     def before_task(self, ctx: TaskContext) -> None:
         """Network loaded, no optimizer yet, no data: this also runs where options are only checked."""
 

@@ -46,10 +46,16 @@ class TaskData(Protocol):
         """log p(true class or answer | input) of every example (N,), with gradients."""
         ...
 
-    def inputs_of(self, modules: Sequence[str], batch: Batch) -> dict[str, Tensor]:
-        """What these linears of the network read in a forward pass of this batch: (positions, features), no padding.
+    def visit_inputs(
+        self, modules: Sequence[str], batch: Batch, visit: Callable[[str, Tensor], None]
+    ) -> dict[str, str]:
+        """Call `visit` with what these linears of the network read in a forward pass of this batch: the name of the
+        linear and (positions, features), without gradients and padding, held by nobody else.
 
-        Linears that read the very same tensor share one entry, under the name of the first of them.
+        A tensor that several linears read is given once, under the name of the first of them.
+
+        Returns:
+            {linear: the first that reads the same tensor}; linears that did not run are left out.
         """
         ...
 

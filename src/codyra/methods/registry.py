@@ -13,14 +13,20 @@ from codyra.methods.declaration import method_names, read_declaration
 from codyra.methods.method import Method
 from codyra.methods.pieces.add import Add
 from codyra.methods.pieces.carry import Carry
+from codyra.methods.pieces.data_svd import DataSvd
 from codyra.methods.pieces.energy import Energy
+from codyra.methods.pieces.fixed_a import FixedA
 from codyra.methods.pieces.full import Full
 from codyra.methods.pieces.gate_l1 import GateL1
 from codyra.methods.pieces.gated import Gated
 from codyra.methods.pieces.lora import Lora
 from codyra.methods.pieces.none import Nothing
+from codyra.methods.pieces.ortho import Ortho
+from codyra.methods.pieces.project_out import ProjectOut
 from codyra.methods.pieces.prox import Prox
 from codyra.methods.pieces.random_ranks import RandomRanks
+from codyra.methods.pieces.ridge_dual import RidgeDual
+from codyra.methods.pieces.ridge_primal import RidgePrimal
 from codyra.naming import nearest
 
 PIECES: dict[str, type[Piece]] = {
@@ -28,9 +34,15 @@ PIECES: dict[str, type[Piece]] = {
     "none": Nothing,
     "full": Full,
     "lora": Lora,
+    "fixed_a": FixedA,
     "gated": Gated,
+    # inits: where the adapter starts
+    "data_svd": DataSvd,
     # penalties: terms of the loss
     "gate_l1": GateL1,
+    "ortho": Ortho,
+    # edits of the gradient
+    "project_out": ProjectOut,
     # edits of the step
     "prox": Prox,
     # rank rules: what is kept of an update
@@ -39,6 +51,9 @@ PIECES: dict[str, type[Piece]] = {
     # merges: how an update joins its predecessors
     "add": Add,
     "carry": Carry,
+    # heads: classifiers beside the untouched network
+    "ridge_primal": RidgePrimal,
+    "ridge_dual": RidgeDual,
 }
 
 

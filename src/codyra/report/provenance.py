@@ -69,6 +69,8 @@ def _short_name(base: str) -> str:
 
 
 def _steps(run: LabelledRun) -> str:
+    if not run.trains:
+        return "0"
     steps = run.setting("train", "steps")
     if steps is None and run.epochs is not None:
         return f"{run.epochs} epochs"

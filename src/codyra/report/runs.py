@@ -42,8 +42,13 @@ class LabelledRun:
 
     @property
     def trains(self) -> bool:
-        """False for a reference such as zero-shot, which changes nothing and so forgets nothing."""
+        """False for a method without gradient steps."""
         return self.view.manifest.method.trainable_parameters != 0
+
+    @property
+    def learns(self) -> bool:
+        """False for a reference such as zero-shot, which changes nothing and so forgets nothing."""
+        return self.trains or any(task.ranks is not None and task.ranks.head for task in self.view.tasks)
 
     @property
     def incomplete(self) -> str | None:
@@ -117,11 +122,16 @@ def differences(group: Sequence[LabelledRun]) -> list[str]:
         ("base model", lambda run: (run.view.manifest.base.name, run.view.manifest.base.sha256)),
         ("training examples", lambda run: [entry.train for entry in run.view.manifest.data]),
         ("seed", lambda run: run.view.manifest.seed),
+    ]
+    of_steps: list[tuple[str, Callable[[LabelledRun], Any]]] = [
         ("steps per task", lambda run: (run.setting("train", "steps"), run.setting("train", "epochs"))),
         ("batch size", lambda run: run.setting("train", "batch_size")),
         ("learning rate", lambda run: run.setting("train", "lr")),
     ]
-    return [name for name, value in compared if any(value(run) != value(group[0]) for run in group)]
+    found = []
+    for runs, values in ((group, compared), ([run for run in group if run.trains], of_steps)):
+        found += [name for name, value in values if any(value(run) != value(runs[0]) for run in runs)]
+    return found
 
 
 def legend(group: Sequence[LabelledRun]) -> Markup:

@@ -203,12 +203,12 @@ def _metric_table(
     rows = []
     for metric in chosen:
         values = [getattr(of(run), metric.key) if of(run) else None for run in group]
-        rivals = [value for run, value in zip(group, values, strict=True) if run.trains]
+        rivals = [value for run, value in zip(group, values, strict=True) if run.learns]
         known = [round(value, 1) for value in rivals if value is not None]
         best = metric.better(known) if metric.better and len(known) > 1 else None
         cells = []
         for run, value in zip(group, values, strict=True):
-            is_best = run.trains and value is not None and round(value, 1) == best
+            is_best = run.learns and value is not None and round(value, 1) == best
             error = error_of(run, metric.key) if error_of and value is not None else None
             cells.append(
                 tag(
@@ -240,7 +240,7 @@ def _footnotes(group: Sequence[LabelledRun]) -> Markup:
     notes = []
     if len(group) > 1:
         notes.append("★ best of these runs at the printed precision (for forgetting the lowest).")
-    if len(group) > 1 and not all(run.trains for run in group):
+    if len(group) > 1 and not all(run.learns for run in group):
         notes.append("A run that trains nothing is a reference and takes no star.")
     if any(_errors(run, "last") is not None for run in group):
         kind = "" if group[0].view.manifest.of_answers else "binomial "

@@ -65,9 +65,9 @@ def spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:
 
 
 def how_trained(run: LabelledRun) -> str:
-    """The options of the method and of training that a reader must know to compare rows; "" for no training."""
+    """The options of the method and of training that a reader must know to compare rows; "" for a reference."""
     if not run.trains:
-        return ""
+        return "no gradient steps" if run.learns else ""
     sections = (run.view.config.get(name) for name in ("method", "train"))
     settings = dict(pair for section in sections for pair in _leaves(section, ""))
     shown = [f"{name} {settings[key]}" for key, name in _TOLD.items() if settings.get(key) is not None]

@@ -115,7 +115,7 @@ def build_table(group: Sequence[LabelledRun], chosen: Sequence[str] = (), publis
     benchmark = group[0].view.manifest.benchmark
     beside, absence = _beside(benchmark, group[0]) if benchmark and published else (None, None)
     # A reference that trains nothing is the zero-shot row, once it has one.
-    repeats = group_by_seed([run for run in group if run.trains or run.view.accuracy.zero_shot is None])
+    repeats = group_by_seed([run for run in group if run.learns or run.view.accuracy.zero_shot is None])
     measured = [*_zero_shot(group), *map(_learnt, repeats)]
     of_answers = group[0].view.manifest.of_answers
     shown = chosen or (_blocks_of_answers(measured) if of_answers else MAIN)
@@ -161,7 +161,7 @@ def _remarks(group: Sequence[LabelledRun], repeats: Sequence[Repeats]) -> list[s
         f"Base model: {', '.join(bases)}.",
         *trained,
     ]
-    unlike = differences([run for run in group if run.trains])
+    unlike = differences([run for run in group if run.learns])
     if len({tuple(sorted(row.seeds)) for row in repeats}) <= 1:
         unlike = [name for name in unlike if name != "seed"]
     if unlike:

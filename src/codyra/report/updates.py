@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from codyra.engine.folder_reader import ModuleUpdate, RankTable, TaskView
+from codyra.engine.folder_reader import HeadInfo, ModuleUpdate, RankTable, TaskView
 from codyra.report.charts import Series, line_chart, y_range
 from codyra.report.markup import Markup, folded, join, scroll_box, tag
 from codyra.report.modules import ModuleGrid, arrange
-from codyra.report.numbers import DASH, short
+from codyra.report.numbers import DASH, count, short
 from codyra.report.runs import LabelledRun, legend
 from codyra.report.scores import HEAT_LEVELS
 
@@ -20,6 +20,9 @@ def module_maps(run: LabelledRun) -> Markup:
         return tag("p", "No task is finished yet.", class_="note")
     if all(ranks.kind == "none" for _, ranks in tasks):
         return tag("p", "This method changes nothing: it has no updates, hence no ranks.", class_="note")
+    heads = [(task, ranks.head) for task, ranks in tasks if ranks.head is not None]
+    if len(heads) == len(tasks):
+        return _heads(heads)
     with_ranks = [(task, ranks) for task, ranks in tasks if any(entry.r for entry in ranks.modules.values())]
     parts: list[Markup | None] = [_survival(tasks)]
     if not with_ranks:
@@ -37,6 +40,23 @@ def module_maps(run: LabelledRun) -> Markup:
         note = "Frobenius norm |ΔW| of each module's update; all tasks of this run share one colour scale."
         parts.append(folded("Size of the update of each module", tag("p", note, class_="note"), maps))
     return join(parts)
+
+
+def _heads(heads: Sequence[tuple[TaskView, HeadInfo]]) -> Markup:
+    """What stands beside a network that no task changed."""
+    rows = [
+        tag(
+            "tr",
+            tag("th", tag("span", str(task.number), class_="index"), " ", task.name, scope="row"),
+            tag("td", count(head.classes), class_="number"),
+            tag("td", count(head.parameters), class_="number"),
+        )
+        for task, head in heads
+    ]
+    names = tag("tr", *(tag("th", name, scope="col") for name in ("After task", "Classes", "Parameters")))
+    note = "This method changes no weight, hence no ranks: it scores with a head beside the network."
+    table = tag("table", tag("thead", names), tag("tbody", *rows), class_="plain")
+    return join([tag("p", note, class_="note"), scroll_box(table, "The head after each task")])
 
 
 def _whole_rank(tasks: Sequence[tuple[TaskView, RankTable]]) -> int | None:

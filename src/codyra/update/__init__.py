@@ -1,7 +1,8 @@
-"""What a task leaves behind (task_update.py), its files (storage.py), weights made from it (merge.py), and all of
-it at once for those who train with a Trainer (finish.py)."""
+"""What a task leaves behind (task_update.py), its files (storage.py), weights made from it (merge.py), classifiers
+beside them (head.py), and all of it at once for those who train with a Trainer (finish.py)."""
 
 from codyra.update.finish import finish_task
+from codyra.update.head import HEAD_FILE, DualHead, Head, PrimalHead, expanded, gaussian_kernel, head_of
 from codyra.update.merge import (
     Architecture,
     architecture,
@@ -16,14 +17,21 @@ from codyra.update.storage import Kind, save_adapter
 from codyra.update.task_update import TaskUpdate
 
 __all__ = [
+    "HEAD_FILE",
     "Architecture",
+    "DualHead",
+    "Head",
     "Kind",
+    "PrimalHead",
     "TaskUpdate",
     "architecture",
     "compose",
     "consolidate",
     "distance",
+    "expanded",
     "finish_task",
+    "gaussian_kernel",
+    "head_of",
     "rounding_loss",
     "save_adapter",
     "unwrap",

@@ -155,6 +155,7 @@ def _keys(module: str) -> tuple[str, str]:
 
 
 def _rank_table(update: "TaskUpdate") -> dict[str, Any]:
+    head = update.head
     return {
         "kind": update.kind,
         "no_change": update.no_change,
@@ -164,6 +165,7 @@ def _rank_table(update: "TaskUpdate") -> dict[str, Any]:
             name: {"kept": update.ranks.get(name), "r": update.full_ranks.get(name), "norm": norm}
             for name, norm in update.norms.items()
         },
+        **({"head": {"classes": head.num_classes, "parameters": head.num_parameters}} if head else {}),
     }
 
 

@@ -21,6 +21,7 @@ from codyra.errors import UserError
 from codyra.tuner import GatedLinear, ProximalStep, plain_network
 from codyra.tuner.compat import LoraLayer
 from codyra.update import storage
+from codyra.update.head import Head, head_of
 
 MAX_NORM = 1e30
 """Frobenius norm of one module's update; no float32 weight survives a larger one."""
@@ -39,7 +40,7 @@ class TaskUpdate:
             it replaces its predecessors), "dense" (difference tensors), "head" (a classifier beside the
             untouched network), "none".
         factors: {module: (A, B)}, A (K, D), B (O, K), gate and scale folded into B; modules with K > 0 only.
-        tensors: {parameter: difference} for "dense", {name: tensor} of the classifier for "head".
+        tensors: {parameter: difference} for "dense", the tensors of a `Head` for "head".
         ranks, full_ranks: {module: ranks kept, 0 included}, {module: ranks before pruning}.
         survival_auc: area under the ROC curve of "the rank survived" against its initial |w|, over all
             modules together: 1.0 when the draw of the gates decided, 0.5 when it had no say. None without a
@@ -82,6 +83,11 @@ class TaskUpdate:
     def no_change(self) -> bool:
         """True when nothing is left behind: no surviving rank, no difference, no head."""
         return not self.factors and not self.tensors
+
+    @property
+    def head(self) -> Head | None:
+        """The classifier of an update of kind "head"."""
+        return head_of(self.tensors) if self.kind == "head" and self.tensors else None
 
     def norm(self) -> float:
         """Frobenius norm of the whole update of the network."""
@@ -330,6 +336,8 @@ def _check(update: TaskUpdate) -> None:
             )
     for name, tensor in update.tensors.items():
         _check_values(name, tensor)
+    if update.kind == "head" and update.tensors:
+        head_of(update.tensors)
 
 
 def _check_values(name: str, *tensors: Tensor) -> None:

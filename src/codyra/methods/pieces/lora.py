@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from pydantic import Field
+from torch import nn
 
 from codyra.methods.base import Adapter
 from codyra.methods.context import TaskContext
@@ -43,12 +44,11 @@ class Lora(Adapter):
     def _continue_from(self, ctx: TaskContext, previous: TaskUpdate) -> None:
         # A stored update has alpha / r folded into B: take it out again.
         scale = (self.r if self.alpha is None else self.alpha) / self.r
+        own = lora_factors(ctx)
         for name, (A_RD, B_OR) in previous.factors.items():
-            layer = ctx.net.get_submodule(name)
-            assert isinstance(layer, LoraLayer)
             with torch.no_grad():
-                layer.lora_A["default"].weight.copy_(A_RD)
-                layer.lora_B["default"].weight.copy_(B_OR / scale)
+                own[name][0].copy_(A_RD)
+                own[name][1].copy_(B_OR / scale)
 
     def param_groups(self, ctx: TaskContext, lr: float) -> list[dict[str, Any]]:
         factors = [parameter for parameter in ctx.net.parameters() if parameter.requires_grad]
@@ -59,3 +59,13 @@ class Lora(Adapter):
 
     def discard(self, ctx: TaskContext) -> None:
         unwrap(ctx.model)
+
+
+def lora_factors(ctx: TaskContext) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
+    """A (R, D) and B (O, R) of every targeted linear, by its name, while a LoRA adapter is on."""
+    factors = {}
+    for name in ctx.target_modules:
+        layer = ctx.net.get_submodule(name)
+        assert isinstance(layer, LoraLayer)
+        factors[name] = (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
+    return factors
