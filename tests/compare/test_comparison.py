@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ from codyra.engine.progress import Narrator
 from codyra.engine.run import run
 from codyra.errors import UserError
 from conftest import colour_tasks
+from families.tiny_lms import save_llama
 
 QUIET = Narrator(quiet=True)
 METHODS = "lora:r=1,zero_shot,lora:r=2:train.lr=1e-4"
@@ -191,6 +193,39 @@ def test_a_run_that_fails_does_not_lose_the_others(stream, tmp_path, command):
     assert code == 2, "the one that failed is tried again"
 
 
+def test_answers_have_op_and_backward_transfer(tmp_path):
+    save_llama(tmp_path / "llama")
+    for name, answer in (("animals", "dog"), ("colours", "blue")):
+        for split in ("train", "test"):
+            records = [
+                {"prompt": f"{name} {split} {number}? Answer:", "answer": answer} for number in range(4)
+            ]
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"{split}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    config = {
+        "model": {"name": "llama"},
+        "method": {"name": "lora", "r": 2},
+        "train": {"epochs": 1.5, "batch_size": 4},
+        "stream": {
+            "max_answer_tokens": 2,
+            "tasks": [{"name": name, "data": f"json:{name}"} for name in ("animals", "colours")],
+        },
+    }
+    (tmp_path / "stream.yaml").write_text(yaml.safe_dump(config))
+    out = tmp_path / "out"
+    _, failed = compare(
+        str(tmp_path / "stream.yaml"), "lora,full", [0], out, reference="lora", narrator=QUIET
+    )
+    assert failed == {}
+    metrics = {line["metric"] for line in cells(out)}
+    assert {"overall_performance", "bwt", "bwt_trace", "bwt_clipped"} <= metrics
+    assert not {"transfer", "average", "last"} & metrics
+    assert (cell(out, "lora", "steps")["value"], cell(out, "lora", "examples")["value"]) == ("2", "6")
+    minus = cell(out, "full", "overall_performance", position=1)
+    assert (minus["n"], minus["std"]) == ("1", "")
+    assert minus["note"] == "one seed in common: a difference without an error"
+
+
 @pytest.mark.parametrize("seeds", ["", "a", "1,1", "-1", "1,"])
 def test_seeds_are_numbers(stream, command, seeds):
     code, _, err = command("compare", stream, "--methods", "lora", f"--seeds={seeds}")
@@ -199,8 +234,6 @@ def test_seeds_are_numbers(stream, command, seeds):
 
 
 def test_data_that_changed_between_runs_is_not_averaged(stream, tmp_path, finished, pictures):
-    import shutil
-
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     manifest = out / "lora-r=1" / "seed-2" / "manifest.json"
@@ -238,7 +271,7 @@ def test_real_processes_interrupted_and_continued(stream, tmp_path):
     assert not any(Path(f"/proc/{pid}").exists() for pid in locks), "no run goes on alone"
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(list(out.rglob("metrics.json"))) == 4
+    assert len(list(out.rglob("metrics.json"))) == 2
     peaks = {
         method: json.loads((out / method / "seed-1" / "manifest.json").read_text())["peak_memory_bytes"]
         for method in ("lora", "zero_shot")

@@ -17,7 +17,7 @@ _DIGIT, _LABEL_HEIGHT, _CAP = 7.0, 12.0, 3.0
 _TURNS = 16
 """Directions in which a place for a number is looked for."""
 _DISTANCES = (12, 16, 21, 27, 34, 42, 51, 62, 75, 90, 110, 135, 165, 200, 250, 320)
-_LINE_FROM = 15.0
+_LINE_FROM = 18.0
 """Numbers that are further away are joined to their marker by a line."""
 
 Place = tuple[float, float]
