@@ -6,6 +6,7 @@ from torch import nn
 
 from codyra.errors import UserError
 from codyra.methods import TaskContext, build_method, method_names, option_names, parse_options
+from methods.toy_task import ToyData
 
 
 class Net(nn.Module):
@@ -22,7 +23,13 @@ class Net(nn.Module):
 def context(net, total_steps=10, previous=None):
     names = [name for name, _ in net.named_parameters()]
     return TaskContext(
-        net, ["first", "second"], names, task_index=0, total_steps=total_steps, previous=previous
+        net,
+        ["first", "second"],
+        names,
+        task_index=0,
+        total_steps=total_steps,
+        previous=previous,
+        make_data=lambda index: ToyData(net, seed=index),
     )
 
 

@@ -32,6 +32,13 @@ class Piece(BaseModel):
     sharded: ClassVar[bool] = False
     quantized: ClassVar[bool] = False
 
+    def check_beside(self, pieces: "Sequence[Piece]") -> None:
+        """Look whether this piece goes together with the others of its method, as their options are set.
+
+        Raises:
+            UserError: it does not.
+        """
+
     def before_task(self, ctx: TaskContext) -> None:
         """Network loaded, no optimizer yet, no data: this also runs where options are only checked."""
 

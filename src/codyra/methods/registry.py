@@ -11,14 +11,18 @@ from codyra.errors import UserError
 from codyra.methods.base import Piece
 from codyra.methods.declaration import method_names, read_declaration
 from codyra.methods.method import Method
+from codyra.methods.pieces.adalora import AdaLora
 from codyra.methods.pieces.add import Add
 from codyra.methods.pieces.carry import Carry
+from codyra.methods.pieces.cone import Cone
 from codyra.methods.pieces.energy import Energy
+from codyra.methods.pieces.fisher_anchor import FisherAnchor
 from codyra.methods.pieces.full import Full
 from codyra.methods.pieces.gate_l1 import GateL1
 from codyra.methods.pieces.gated import Gated
 from codyra.methods.pieces.lora import Lora
 from codyra.methods.pieces.none import Nothing
+from codyra.methods.pieces.osf import Osf
 from codyra.methods.pieces.prox import Prox
 from codyra.methods.pieces.random_ranks import RandomRanks
 from codyra.naming import nearest
@@ -29,8 +33,13 @@ PIECES: dict[str, type[Piece]] = {
     "full": Full,
     "lora": Lora,
     "gated": Gated,
+    "adalora": AdaLora,
+    "osf": Osf,
     # penalties: terms of the loss
     "gate_l1": GateL1,
+    "fisher_anchor": FisherAnchor,
+    # edits of the gradient
+    "cone": Cone,
     # edits of the step
     "prox": Prox,
     # rank rules: what is kept of an update
@@ -115,7 +124,7 @@ def parse_options(raw: Mapping[str, Any]) -> MethodOptions:
     """Options of the method `raw["name"]` with every default filled in, those that depend on others included.
 
     Raises:
-        UserError: there is no such method.
+        UserError: there is no such method, or options of two of its pieces do not go together.
         pydantic.ValidationError: an option does not exist or has an illegal value.
     """
     name = str(raw.get("name"))
@@ -123,7 +132,10 @@ def parse_options(raw: Mapping[str, Any]) -> MethodOptions:
     adapters = read_declaration(name).adapters
     chosen = raw.get("adapter")
     options = options_class(name, chosen if chosen in adapters else adapters[0])(**raw)
-    resolved = {option: value for piece in _build_pieces(options) for option, value in piece}
+    pieces = _build_pieces(options)
+    for piece in pieces:
+        piece.check_beside(pieces)
+    resolved = {option: value for piece in pieces for option, value in piece}
     return options.model_copy(
         update={option: value for option, value in resolved.items() if option in type(options).model_fields}
     )
