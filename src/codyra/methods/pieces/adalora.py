@@ -1,9 +1,9 @@
 """Adapter slot, AdaLoRA as peft has it: dW = alpha / init_r * P diag(lambda) Q, whose rank falls while it is trained.
 
-Importance of a triplet (column of P, lambda, row of Q): score of lambda + mean score of each vector, where the score of a
-parameter is EMA(|theta g|) * EMA(| |theta g| - EMA |), both with beta 0.85. From step t_0 to step t_1 the triplets that
-are left fall cubically from init_r to target_r per linear on average; after every step the lambdas of the others are set
-to zero. To the loss comes orthogonality * mean over all P, Q of |P^T P - I|_F, |Q Q^T - I|_F (arXiv 2303.10512).
+Importance of a triplet (column of P, lambda, row of Q): score of lambda + mean score of each vector, where the score
+of a parameter is EMA(|theta g|) * EMA(| |theta g| - EMA |), both with beta 0.85. Between two steps the triplets that
+are left fall cubically from init_r to target_r per linear on average; after every step the lambdas of the others are
+set to zero. To the loss comes orthogonality * mean over all P, Q of |P^T P - I|_F, |Q Q^T - I|_F (arXiv 2303.10512).
 
 peft: lora_B (O, R) is P, lora_E (R, 1) is lambda, lora_A (R, D) is Q, and scaling / (ranknum + 1e-5) the factor.
 """
@@ -48,7 +48,7 @@ class AdaLora(Adapter):
     def _rank_falls(self) -> "AdaLora":
         if self.target_r >= self.init_r:
             raise ValueError(
-                f"target_r {self.target_r} must be below init_r {self.init_r}, for the rank is to fall; lora has a fixed one"
+                f"target_r {self.target_r} must be below init_r {self.init_r}: the rank is to fall"
             )
         if self.budget_end <= self.budget_start:
             raise ValueError(
@@ -61,8 +61,10 @@ class AdaLora(Adapter):
 
     def before_task(self, ctx: TaskContext) -> None:
         steps = ctx.total_steps
+        if steps < 2:
+            raise ValueError("adalora scores triplets in one step and drops them in another; train for more than one")
         first = int(self.budget_start * steps)
-        last = max(first + 1, round(self.budget_end * steps))
+        last = max(first + 1, round(self.budget_end * steps), 2)
         config = AdaLoraConfig(
             init_r=self.init_r,
             target_r=self.target_r,

@@ -5,8 +5,8 @@ vector. r is the gradient of the training loss on earlier tasks, of which one of
 
 - samples: positions of some training examples of every earlier task (int64; the examples are read again from the
   stream and their bytes are counted). At every step r is taken anew, at the present parameters, on a batch of them.
-- last_grad: the mean over earlier tasks of the gradient that each had when it had been learnt (float32, of the shapes of
-  the trained parameters). r is then stale but free, and means nothing for another adapter than it was taken of.
+- last_grad: the mean over earlier tasks of the gradient that each had when it had been learnt (float32, of the shapes
+  of the trained parameters). r is then stale but free, and means nothing for another adapter than it was taken of.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
