@@ -1,5 +1,7 @@
 """What is known before the first step, and that finding it out changes nothing."""
 
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -71,3 +73,11 @@ def test_durations_and_sizes_are_for_people():
     shown = [duration(seconds) for seconds in (0.2, 42, 200, 7500, 273_600)]
     assert shown == ["1 s", "42 s", "3 min 20 s", "2 h 5 min", "3 d 4 h"]
     assert [size(count) for count in (10, 9_300_000, 1_240_000_000)] == ["0.1 kB", "9.3 MB", "1.2 GB"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the trap is Linux's")
+def test_peak_memory_is_not_that_of_whoever_started_the_process():
+    ask = "from codyra.engine.plan import peak_memory; print(peak_memory())"
+    large = f"import subprocess, sys; kept = b'x' * 1_500_000_000; subprocess.run([sys.executable, '-c', {ask!r}])"
+    done = subprocess.run([sys.executable, "-c", large], capture_output=True, text=True, check=True)
+    assert 100_000_000 < int(done.stdout) < 1_400_000_000

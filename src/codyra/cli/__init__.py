@@ -6,7 +6,7 @@ import warnings
 
 import typer
 
-from codyra.cli import change, data, general, learn, study, table, walk
+from codyra.cli import change, compare, data, general, learn, methods, study, table, walk
 from codyra.cli.console import Interrupted, errors
 from codyra.errors import GuardRefused, UserError
 
@@ -24,6 +24,8 @@ for command in (
     learn.run,
     learn.report,
     table.table,
+    compare.compare,
+    methods.methods,
     walk.history,
     walk.checkout,
     walk.export,

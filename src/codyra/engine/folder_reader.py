@@ -127,10 +127,12 @@ class Tie:
 
 @dataclass(frozen=True)
 class TaskTiming:
-    """Wall-clock seconds of one task."""
+    """Wall-clock seconds of one task; `method_seconds` are of what a method does before its first step and after its
+    last one, such as a pass over the data, and None in runs of before this was measured."""
 
     name: str
     train_seconds: Size | None = None
+    method_seconds: Size | None = None
     merge_seconds: Size | None = None
     score_seconds: Size | None = None
 

@@ -23,6 +23,9 @@ from codyra.families import Score
 from codyra.methods import Memory
 from codyra.update import TaskUpdate, architecture, compose, distance, rounding_loss
 
+TIMED = ("train_seconds", "method_seconds", "merge_seconds", "score_seconds")
+"""Of every task in the manifest; `method_seconds`: what a method does before its first step and after its last."""
+
 
 class Loop:
     """One run on its way: `go` brings the folder to its end from whatever is there already.
@@ -39,7 +42,6 @@ class Loop:
         self.names = plan.task_names
         self.manifest = new_manifest(plan)
         self._memory = Memory()
-        self._plain = architecture(plan.family.net)
         self.stored: dict[str, Any] | None = None
         if folder.exists():
             read_manifest(folder.path)  # raises what is wrong with it
@@ -141,11 +143,14 @@ class Loop:
             ctx.previous = self._update(task_index - 1)
             ctx.memory = self.folder.read_memory(task_index - 1, self.names[task_index - 1])
         self._memory = ctx.memory
+        begun = time.perf_counter()
         if not plan.method.trains:
             if plan.method.learns:
                 self._put_weights(())
                 plan.method.collect(ctx)
-            return plan.method.after_task(ctx)
+            update = plan.method.after_task(ctx)
+            self._timing(task_index)["method_seconds"] = time.perf_counter() - begun
+            return update
         self._put_weights(plan.method.start_from(self._updates(task_index)))
         keeper = self.folder.keeper(
             task_index, task.name, every=config.train.checkpoint_steps, accelerator=plan.accelerator
@@ -153,11 +158,11 @@ class Loop:
         resume, log = keeper.latest()
         label = f"task {task_index + 1}/{len(plan.tasks)} {task.name}"
         try:
-            update, seconds = learn_task(plan, ctx, self.narrator, label, log, keeper, resume)
+            update, seconds, method_seconds = learn_task(plan, ctx, self.narrator, label, log, keeper, resume)
         finally:
             if self.main and log:
                 self.folder.write_log(task_index, task.name, log)
-        self._timing(task_index)["train_seconds"] = seconds
+        self._timing(task_index).update(train_seconds=seconds, method_seconds=method_seconds)
         return update
 
     def _guarded(self, task_index: int) -> TaskUpdate:
@@ -314,7 +319,7 @@ class Loop:
         """
         if (
             not self.plan.method.declared.extra_inference
-            and architecture(self.plan.family.net) != self._plain
+            and architecture(self.plan.family.net) != self.plan.architecture
         ):
             raise RuntimeError(
                 f"method {self.plan.method.name} changed the network and declares no extra inference"
@@ -362,7 +367,7 @@ class Loop:
         """Wall-clock figures of a task in the manifest; None where a stop lost them."""
         tasks = self.manifest["timing"]["tasks"]
         for name in self.names[len(tasks) : task_index + 1]:
-            tasks.append({"name": name, "train_seconds": None, "merge_seconds": None, "score_seconds": None})
+            tasks.append({"name": name, **dict.fromkeys(TIMED)})
         return tasks[task_index]
 
 

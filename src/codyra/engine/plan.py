@@ -1,6 +1,7 @@
 """Everything that is checked before the first step, and what the run will cost."""
 
 import math
+import re
 import resource
 import shutil
 import sys
@@ -25,7 +26,7 @@ from codyra.errors import UserError
 from codyra.families import AnswerSettings, Family, Objective, load_family
 from codyra.methods import Memory, Method, TaskContext, build_method
 from codyra.streams import InstructionTask, StreamSpec, Task, build_stream, check_images
-from codyra.update import TaskUpdate
+from codyra.update import Architecture, TaskUpdate, architecture
 
 SLOW_STEP_SECONDS = 5.0
 
@@ -47,6 +48,8 @@ class Plan:
     accelerator: Accelerator
     guard_task: AnyTask | None
     """The held-out set of `guard:`."""
+    architecture: Architecture
+    """Modules and parameters of the network before any method touched it."""
 
     @property
     def task_names(self) -> list[str]:
@@ -148,7 +151,8 @@ def make_plan(config: RunConfig, stored_shots: dict[str, dict[str, Any]], narrat
         for name in touched
     }
     guard_task = guarded[0] if guarded else None
-    plan = Plan(config, family, tasks, method, targets, full_parameters, base, accelerator, guard_task)
+    plain = architecture(family.net)
+    plan = Plan(config, family, tasks, method, targets, full_parameters, base, accelerator, guard_task, plain)
     for notice in _check_methods_options(plan):
         narrator.say(notice)
     read = [*tasks, *guarded]
@@ -364,6 +368,12 @@ def peak_memory() -> int:
     """Bytes: the most this process has held so far, on the accelerator where there is one."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Linux hands ru_maxrss on to what a process starts; this is of the program alone.
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -92,7 +92,7 @@ def learn_task(
     log: list[Record],
     keeper: Keeper | None = None,
     resume: Checkpoint | None = None,
-) -> tuple[TaskUpdate, float]:
+) -> tuple[TaskUpdate, float, float]:
     """Train the task of `ctx` on the weights that the network has.
 
     Args:
@@ -100,15 +100,18 @@ def learn_task(
         log, keeper, resume: as for `train_task`.
 
     Returns:
-        The task's update and the seconds of training; the network is plain again, with the weights from before.
+        The task's update, the seconds of training, and those of what the method does before and after it; the network
+        is plain again, with the weights from before.
 
     Raises:
         UserError: as `train_task`.
     """
     config, task = plan.config, plan.tasks[ctx.task_index]
+    begun = time.perf_counter()
     with seeded_torch(config.seed, "adapters", ctx.task_index):
         plan.method.before_task(ctx)
     plan.method.collect(ctx)
+    method_seconds = time.perf_counter() - begun
     batch_rng = private_random(config.seed, "batches", ctx.task_index)
     with (
         trained_apart(plan.family, ctx, plan.accelerator),
@@ -128,7 +131,9 @@ def learn_task(
             resume,
             tell,
         )
-    return plan.method.after_task(ctx), seconds
+    trained = time.perf_counter()
+    update = plan.method.after_task(ctx)
+    return update, seconds, method_seconds + time.perf_counter() - trained
 
 
 def train_task(

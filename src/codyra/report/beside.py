@@ -19,7 +19,10 @@ def beside_published(group: Sequence[LabelledRun]) -> Markup:
             tag("p", f"{NOT_THE_BENCHMARK}: {'; '.join(table.marks)}.", class_="warning")
             if table.marks
             else None,
-            *(scroll_box(_block(block, letter), f"{table.title}: {block.title}") for block in table.blocks),
+            *(
+                scroll_box(block_table(block, letter), f"{table.title}: {block.title}")
+                for block in table.blocks
+            ),
             *(tag("p", remark, class_="note") for remark in table.remarks),
             tag("p", f"Published rows: {table.source}.", class_="note") if table.source else None,
             *(tag("p", tag("sup", letter[note]), " ", note, class_="note") for note in table.notes),
@@ -27,7 +30,9 @@ def beside_published(group: Sequence[LabelledRun]) -> Markup:
     )
 
 
-def _block(block: Block, letter: dict[str, str]) -> Markup:
+def block_table(block: Block, letter: dict[str, str], captioned: bool = True) -> Markup:
+    """One block as a table; `letter` has the sign of every footnote. A heading may stand in for its caption."""
+
     def signs(notes: Sequence[str]) -> Markup | None:
         return tag("sup", ", ".join(letter[note] for note in notes)) if notes else None
 
@@ -43,7 +48,7 @@ def _block(block: Block, letter: dict[str, str]) -> Markup:
         rows.append(tag("tr", label, tag("td", row.origin), *cells, class_="first" if first else None))
     return tag(
         "table",
-        tag("caption", block.title),
+        tag("caption", block.title, class_=None if captioned else "hidden"),
         tag("thead", tag("tr", tag("td"), tag("td"), *head)),
         tag("tbody", *rows),
         class_="plain beside",

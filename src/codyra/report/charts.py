@@ -84,23 +84,23 @@ def line_chart(
     if shade_until is not None:
         right = place_x(shade_until)
         parts.append(
-            tag("rect", class_="before", x=_LEFT, y=_TOP, width=_number(right - _LEFT), height=base - _TOP)
+            tag("rect", class_="before", x=_LEFT, y=_TOP, width=coordinate(right - _LEFT), height=base - _TOP)
         )
     for tick in y_ticks:
-        level = _number(place_y(tick))
+        level = coordinate(place_y(tick))
         parts.append(tag("line", class_="grid", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=level, y2=level))
         parts.append(tag("text", f"{tick:.6g}".replace("-", MINUS), x=_LEFT - 6, y=level, class_="y"))
     for tick in x_ticks:
-        parts.append(tag("text", f"{tick:.6g}", x=_number(place_x(tick)), y=height - 8, class_="x"))
+        parts.append(tag("text", f"{tick:.6g}", x=coordinate(place_x(tick)), y=height - 8, class_="x"))
     for line in series:
         marked = len(line.points) <= _MAX_MARKED_POINTS
         for run in _unbroken(line.points):
             placed = [(place_x(x), place_y(y)) for x, y in run]
-            coordinates = " ".join(f"{_number(x)},{_number(y)}" for x, y in placed)
+            coordinates = " ".join(f"{coordinate(x)},{coordinate(y)}" for x, y in placed)
             parts.append(tag("polyline", class_=f"line s{line.style}", points=coordinates))
             if marked or len(run) == 1:
                 for (x, y), (_, value) in zip(placed, run, strict=True):
-                    parts.append(_marker(line.style, x, y, f"{line.label}: {value:.4g}"))
+                    parts.append(marker(line.style, x, y, f"{line.label}: {value:.4g}"))
     return tag(
         "svg",
         *parts,
@@ -116,7 +116,7 @@ def line_key(label: str, style: int) -> Markup:
     return tag(
         "svg",
         tag("line", class_=f"line s{style}", x1=1, x2=27, y1=7, y2=7),
-        _marker(style, 14, 7, label),
+        marker(style, 14, 7, label),
         class_="key",
         viewBox="0 0 28 14",
         role="img",
@@ -142,10 +142,12 @@ _MARKERS = (
 )
 
 
-def _marker(style: int, x: float, y: float, title: str) -> Markup:
-    outline = _MARKERS[style % len(_MARKERS)].format(x=_number(x), y=_number(y))
+def marker(style: int, x: float, y: float, title: str) -> Markup:
+    """A point in the shape and colour of a line style."""
+    outline = _MARKERS[style % len(_MARKERS)].format(x=coordinate(x), y=coordinate(y))
     return tag("path", tag("title", title), class_=f"dot s{style}", d=outline)
 
 
-def _number(value: float) -> str:
+def coordinate(value: float) -> str:
+    """A length as SVG holds it."""
     return f"{value:.1f}".removesuffix(".0")

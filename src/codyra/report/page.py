@@ -53,6 +53,11 @@ def render(runs: Sequence[RunView], title: str | None = None, times: bool = True
         ),
         tag("footer", tag("p", "Written by codyra from the run folders alone; this file loads nothing.")),
     ]
+    return document(heading, *body)
+
+
+def document(title: str, *body: Markup) -> str:
+    """A whole HTML file in the style of the report, which loads nothing and runs nothing."""
     style = Markup(resources.files("codyra.report").joinpath("style.css").read_text("utf-8"))
     head = tag(
         "head",
@@ -60,7 +65,7 @@ def render(runs: Sequence[RunView], title: str | None = None, times: bool = True
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("title", heading),
+        tag("title", title),
         tag("style", style),
     )
     return "<!DOCTYPE html>\n" + tag("html", head, tag("body", *body), lang="en") + "\n"

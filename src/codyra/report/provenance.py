@@ -138,6 +138,7 @@ def _time_rows(runs: Sequence[LabelledRun]) -> list[Row]:
             ("finished", lambda run: run.view.manifest.timing.finished or DASH),
             ("zero-shot scoring", lambda run: duration(run.view.manifest.timing.zero_shot_seconds)),
             ("training, all tasks", lambda run: total(run, "train_seconds")),
+            ("the method before and after training, all tasks", lambda run: total(run, "method_seconds")),
             ("merging, all tasks", lambda run: total(run, "merge_seconds")),
             ("scoring, all tasks", lambda run: total(run, "score_seconds")),
             ("peak memory", lambda run: memory(run.view.manifest.peak_memory_bytes)),

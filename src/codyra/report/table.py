@@ -32,22 +32,24 @@ _PLUS_MINUS = "mean \N{PLUS-MINUS SIGN} sample standard deviation (divisor n - 1
 class Column:
     """One column. `data_set` is None for a mean over data sets and for a figure of the whole stream.
 
-    `digits` after the point; None for a count.
+    `digits` after the point; None for a count. `signed` is a difference, written with its sign.
     """
 
     metric: str
     heading: str
     data_set: str | None = None
     digits: int | None = 1
+    signed: bool = False
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value, None where there is none; `std` over runs where there were several."""
+    """A value, None where there is none; `std` over runs where there were several; `words` in place of a value."""
 
     value: float | None = None
     std: float | None = None
     notes: tuple[str, ...] = ()
+    words: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def build_table(group: Sequence[LabelledRun], chosen: Sequence[str] = (), publis
     if not chosen:
         blocks.append(_figures(_FIGURES_OF_ANSWERS if of_answers else _FIGURES, measured, beside))
     return Table(
-        title=_title(group[0]),
+        title=stream_title(group[0]),
         marks=benchmark.marks if benchmark else (),
         remarks=(
             *_remarks(group, repeats),
@@ -135,7 +137,8 @@ def build_table(group: Sequence[LabelledRun], chosen: Sequence[str] = (), publis
 # --- what stands above and below ---
 
 
-def _title(run: LabelledRun) -> str:
+def stream_title(run: LabelledRun) -> str:
+    """The benchmark with its protocol, or the first and the last task of a stream of one's own."""
     benchmark, tasks = run.view.manifest.benchmark, run.view.accuracy.tasks
     if benchmark:
         prompts = "" if run.view.manifest.of_answers else f", prompts {benchmark.prompts}"

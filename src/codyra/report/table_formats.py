@@ -30,14 +30,18 @@ _CSV_HEAD = (
 
 
 def written(cell: Cell, column: Column, missing: str) -> str:
-    """A cell as `63.2`, `63.21 ± 0.04`, `98,304`, `4.4 M`, or `missing`."""
+    """A cell as `63.2`, `63.21 ± 0.04`, `+1.2`, `98,304`, `4.4 M`, its words, or `missing`."""
+    if cell.words is not None:
+        return cell.words
     if cell.value is None:
         return missing
     if column.digits is None:
         return f"{cell.value / 1e6:.1f} M" if cell.value >= 1e6 else f"{cell.value:,.0f}"
-    if cell.std is None:
-        return f"{round(cell.value, column.digits) + 0.0:.{column.digits}f}"  # + 0.0 turns -0.0 into 0.0
-    return f"{round(cell.value, 2) + 0.0:.2f} \N{PLUS-MINUS SIGN} {cell.std:.2f}"
+    digits = column.digits if cell.std is None else max(2, column.digits)
+    value = round(cell.value, digits) + 0.0  # + 0.0 turns -0.0 into 0.0
+    sign = "+" if column.signed and value > 0 else ""
+    error = "" if cell.std is None else f" \N{PLUS-MINUS SIGN} {cell.std:.{digits}f}"
+    return f"{sign}{value:.{digits}f}{error}"
 
 
 def letters(notes: Sequence[str]) -> dict[str, str]:
@@ -69,7 +73,7 @@ def _text(table: Table) -> str:
             grid.add_column(Text("\n".join(_words(column.heading))), justify="right", vertical="bottom")
         for row, following in zip(block.rows, [*block.rows[1:], None], strict=True):
             cells = [
-                noted(written(cell, c, "-"), cell.notes)
+                noted(visible(written(cell, c, "-")), cell.notes)
                 for cell, c in zip(row.cells, block.columns, strict=True)
             ]
             between = following is not None and following.kind != row.kind
@@ -108,7 +112,8 @@ def as_csv(tables: Sequence[Table]) -> str:
                     value = cell.value
                     if column.digits is None and value is not None:
                         value = round(value)
-                    lines.writerow([number, *names, row.kind, row.num_runs, value, cell.std, notes, *where])
+                    shown = visible(cell.words) if cell.words is not None else value
+                    lines.writerow([number, *names, row.kind, row.num_runs, shown, cell.std, notes, *where])
     return text.getvalue()
 
 
@@ -136,7 +141,7 @@ def _markdown(table: Table) -> str:
                 noted(markdown.text(row.label), row.notes),
                 f"*{row.origin}*" if row.kind == "published" else row.origin,
                 *(
-                    noted(written(cell, column, "\N{EN DASH}"), cell.notes)
+                    noted(_markdown_cell(cell, column), cell.notes)
                     for column, cell in zip(block.columns, row.cells, strict=True)
                 ),
             ]
@@ -147,6 +152,10 @@ def _markdown(table: Table) -> str:
     below += [f"Published rows: {markdown.text(table.source)}."] if table.source else []
     below += [f"<sup>{letter[note]}</sup> {markdown.text(note)}" for note in table.notes]
     return "\n\n".join([*parts, "  \n".join(below)])
+
+
+def _markdown_cell(cell: Cell, column: Column) -> str:
+    return markdown.text(cell.words) if cell.words is not None else written(cell, column, "\N{EN DASH}")
 
 
 # --- LaTeX ---
@@ -189,7 +198,7 @@ def _latex(table: Table) -> str:
                 body.append(rf"\cmidrule{{1-{width}}}")
             cells = zip(row.cells, columns, strict=True)
             line = [noted(_escaped(row.label), row.notes), _escaped(row.origin)]
-            line += [noted(_latex_number(written(cell, column, "--")), cell.notes) for cell, column in cells]
+            line += [noted(_latex_cell(cell, column), cell.notes) for cell, column in cells]
             body.append(" & ".join(line) + r" \\")
 
     rows = [row for block in table.blocks for row in block.rows]
@@ -227,11 +236,14 @@ def _escaped(words: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in visible(words))
 
 
-def _latex_number(words: str) -> str:
-    """A number as `written`, in mathematics where it has a sign."""
+def _latex_cell(cell: Cell, column: Column) -> str:
+    """A cell as `written`, in mathematics where it has a sign."""
+    if cell.words is not None:
+        return _escaped(cell.words)
+    words = written(cell, column, "--")
     if "\N{PLUS-MINUS SIGN}" in words:
         return "$" + words.replace("\N{PLUS-MINUS SIGN}", r"\pm") + "$"
-    return f"${words}$" if words.startswith("-") and words != "--" else words
+    return f"${words}$" if words.startswith(("-", "+")) and words != "--" else words
 
 
 WRITERS: dict[str, Callable[[Sequence[Table]], str]] = {

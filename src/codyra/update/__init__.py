@@ -3,6 +3,7 @@ it at once for those who train with a Trainer (finish.py)."""
 
 from codyra.update.finish import finish_task
 from codyra.update.merge import (
+    Architecture,
     architecture,
     compose,
     consolidate,
@@ -15,6 +16,7 @@ from codyra.update.storage import Kind, save_adapter
 from codyra.update.task_update import TaskUpdate
 
 __all__ = [
+    "Architecture",
     "Kind",
     "TaskUpdate",
     "architecture",

@@ -60,7 +60,10 @@ def distance(weights: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> float
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
 
 
-def architecture(net: nn.Module) -> list[tuple[str, str, tuple[int, ...] | None]]:
+Architecture = list[tuple[str, str, tuple[int, ...] | None]]
+
+
+def architecture(net: nn.Module) -> Architecture:
     """Type of every module and shape of every parameter, by name: what a forward pass of a network costs."""
     modules = [(name, type(module).__qualname__, None) for name, module in net.named_modules()]
     return [*modules, *((name, "parameter", tuple(weight.shape)) for name, weight in net.named_parameters())]

@@ -1,0 +1,1 @@
+"""Methods on one stream with one budget: their runs, one table, one page (docs/compare.md)."""

@@ -1,0 +1,247 @@
+"""A whole comparison: what it leaves, that it goes on, what fails; and once with real processes and Ctrl-C."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from codyra.compare import runs
+from codyra.compare.compare import compare
+from codyra.engine.progress import Narrator
+from codyra.engine.run import run
+from codyra.errors import UserError
+from conftest import colour_tasks
+
+QUIET = Narrator(quiet=True)
+METHODS = "lora:r=1,zero_shot,lora:r=2:train.lr=1e-4"
+TARGETS = ["layers.0.self_attn.q_proj"]
+
+
+@pytest.fixture(scope="module")
+def stream(pictures, tmp_path_factory) -> str:
+    """Two tiny tasks as a file."""
+    file = tmp_path_factory.mktemp("compare") / "stream.yaml"
+    config = {
+        "model": {"name": "builtin:tiny-clip"},
+        "method": {"name": "lora", "targets": TARGETS},
+        "train": {"steps": 4, "batch_size": 4, "lr": 1e-3},
+        "stream": {"tasks": colour_tasks(pictures)[:2]},
+    }
+    file.write_text(yaml.safe_dump(config))
+    return str(file)
+
+
+class Done:
+    """A process that has ended already, because the run was made in this one."""
+
+    def __init__(self, job, at_once):
+        self.code = 0
+        try:
+            run(job.file, job.folder, narrator=QUIET)
+        except UserError as error:
+            job.log.write_text(f"something before\ncodyra: {error}\n")
+            self.code = 2
+
+    def poll(self):
+        return self.code
+
+    def terminate(self):
+        raise AssertionError("has ended")
+
+    wait = terminate
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_this_process():
+    """Runs are made here, where a process of their own would load torch for seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "_start", Done)
+        patch.setattr(runs, "_POLL_SECONDS", 0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(stream, tmp_path_factory) -> Path:
+    """Three methods with two seeds; not to be written into."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    results, failed = compare(stream, METHODS, [1, 2], out, reference="zero_shot", narrator=QUIET)
+    assert (failed, results.missing) == ({}, [])
+    return out
+
+
+def cells(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
+
+
+def cell(folder: Path, method: str, metric: str, position: int = 0) -> dict[str, str]:
+    return [line for line in cells(folder) if (line["method"], line["metric"]) == (method, metric)][position]
+
+
+def test_the_table_is_what_the_run_folders_say(finished):
+    found = {
+        (method, seed): json.loads(
+            (finished / method.replace(":", "-") / f"seed-{seed}" / "metrics.json").read_text()
+        )
+        for method in METHODS.split(",")
+        for seed in (1, 2)
+    }
+    for metric in ("transfer", "last", "forgetting_max", "learning_accuracy"):
+        values = [found["lora:r=1", seed][metric] for seed in (1, 2)]
+        line = cell(finished, "lora:r=1", metric)
+        assert float(line["value"]) == pytest.approx(statistics.mean(values))
+        assert float(line["std"]) == pytest.approx(statistics.stdev(values))
+        assert line["n"] == "2"
+        minus = [found["lora:r=1", seed][metric] - found["zero_shot", seed][metric] for seed in (1, 2)]
+        line = cell(finished, "lora:r=1", metric, position=1)
+        assert float(line["value"]) == pytest.approx(statistics.mean(minus))
+        assert float(line["std"]) == pytest.approx(statistics.stdev(minus) / 2**0.5)
+    assert float(cell(finished, "lora:r=1", "drift")["value"]) == pytest.approx(
+        statistics.mean(found["lora:r=1", seed]["drift"][-1] for seed in (1, 2))
+    )
+
+
+def test_budgets_and_promises_are_in_the_table(finished):
+    shown = {method: cell(finished, method, "examples")["value"] for method in METHODS.split(",")}
+    assert shown == {"lora:r=1": "16", "zero_shot": "0", "lora:r=2:train.lr=1e-4": "16"}
+    assert cell(finished, "lora:r=2:train.lr=1e-4", "lr")["value"] == "0.0001"
+    assert cell(finished, "zero_shot", "steps")["note"].startswith("takes no gradient steps")
+    assert cell(finished, "lora:r=1", "steps")["note"] == ""
+    assert cell(finished, "lora:r=1", "stores")["value"] == "none"
+    assert cell(finished, "zero_shot", "seconds_per_step")["value"] == ""
+    for metric in ("ms_per_example", "seconds", "peak_mib"):
+        assert float(cell(finished, "zero_shot", metric)["value"]) > 0
+
+
+def test_the_page_loads_nothing_and_names_every_method(finished):
+    page = (finished / "compare.html").read_text()
+    assert re.findall(r"(?:src|href)=\"(?!#)[^\"]*", page) == []
+    assert page.count("<svg") >= 2
+    for method in METHODS.split(","):
+        assert page.count(f">{method}<") >= 4
+    assert "Not the same for all rows that train: learning rate." in page
+
+
+def test_a_finished_comparison_runs_nothing_and_writes_the_same(finished, stream, monkeypatch):
+    monkeypatch.setattr(runs, "_start", None)
+    before = {
+        name: (finished / name).read_bytes()
+        for name in ("table.csv", "table.md", "compare.html", "compare.yaml")
+    }
+    compare(stream, "zero_shot", [2], finished, narrator=QUIET)
+    assert before == {name: (finished / name).read_bytes() for name in before}
+
+
+def test_a_run_of_its_own_is_an_ordinary_run(finished, command):
+    code, out, err = command("verify", finished / "lora-r=1" / "seed-1")
+    assert code == 0, out + err
+
+
+def test_dry_run_checks_every_method_and_writes_nothing(stream, tmp_path, command):
+    code, out, _ = command(
+        "compare", stream, "--methods", "lora,zero_shot", "--out", tmp_path / "out", "--dry-run"
+    )
+    assert code == 0
+    assert "2 methods x 3 seeds: 6 runs to do" in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_method_that_cannot_run_is_one_line_before_anything_runs(stream, tmp_path, command):
+    methods = "zero_shot,lora:targets=[nothing_like_it]"
+    code, out, err = command("compare", stream, "--methods", methods, "--out", tmp_path / "out")
+    assert code == 2
+    assert err.startswith("codyra: --methods lora:targets=[nothing_like_it]: ")
+    assert len(err.splitlines()) == 1
+    assert "started" not in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_fails_does_not_lose_the_others(stream, tmp_path, command):
+    arguments = (
+        "compare",
+        stream,
+        "--methods",
+        "lora:train.lr=1e30,zero_shot",
+        "--seeds",
+        "4",
+        "--out",
+        tmp_path / "out",
+    )
+    code, out, err = command(*arguments)
+    assert code == 2
+    assert "lora:train.lr=1e30, seed 4: failed: the loss became nan" in out
+    assert err.startswith("codyra: 1 of 2 runs failed (lora:train.lr=1e30, seed 4)")
+    assert (
+        f"continue with: codyra compare {stream} --methods lora:train.lr=1e30,zero_shot --seeds 4 --out"
+        in err
+    )
+    assert "Not finished: lora:train.lr=1e30, seed 4." in out
+    assert [line["method"] for line in cells(tmp_path / "out") if line["metric"] == "last"] == ["zero_shot"]
+    assert "One seed: no figure here has an error" in (tmp_path / "out" / "compare.html").read_text()
+    code, _, _ = command(*arguments)
+    assert code == 2, "the one that failed is tried again"
+
+
+@pytest.mark.parametrize("seeds", ["", "a", "1,1", "-1", "1,"])
+def test_seeds_are_numbers(stream, command, seeds):
+    code, _, err = command("compare", stream, "--methods", "lora", f"--seeds={seeds}")
+    assert code == 2
+    assert "--seeds" in err
+
+
+def test_data_that_changed_between_runs_is_not_averaged(stream, tmp_path, finished, pictures):
+    import shutil
+
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    manifest = out / "lora-r=1" / "seed-2" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["data"][0]["fingerprint"] = "0" * 64
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="learnt other data than"):
+        compare(stream, "zero_shot", [1], out, narrator=QUIET)
+
+
+@pytest.mark.slow
+def test_real_processes_interrupted_and_continued(stream, tmp_path):
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "codyra",
+        "compare",
+        stream,
+        "--methods",
+        "lora,zero_shot",
+        "--seeds",
+        "1,2",
+    ]
+    command += ["--out", str(out), "--jobs", "2", "--set", "train.steps=60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while not list(out.glob("lora/seed-1/tasks/*")):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "continue with: codyra compare" in said
+    locks = [json.loads(lock.read_text())["pid"] for lock in out.rglob("lock.json")]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in locks), "no run goes on alone"
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list(out.rglob("metrics.json"))) == 4
+    peaks = {
+        method: json.loads((out / method / "seed-1" / "manifest.json").read_text())["peak_memory_bytes"]
+        for method in ("lora", "zero_shot")
+    }
+    assert all(peak > 0 for peak in peaks.values())
+    assert os.environ.get("OMP_NUM_THREADS") == "1"
