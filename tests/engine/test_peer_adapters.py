@@ -96,9 +96,7 @@ def check(name: str, folder: Path) -> None:
         assert penalties[0] == 0 < penalties[-1]
     if name == "a_gem":
         assert [len(kept) for kept in memory] == [2, 4, 6]
-        examples = [
-            sum(int(kept[key].sum()) for key in kept if "example_bytes" in key) for kept in memory
-        ]
+        examples = [sum(int(kept[key].sum()) for key in kept if "example_bytes" in key) for kept in memory]
         assert 0 < examples[0] < examples[1] < examples[2]
         assert measured == [size + own for size, own in zip(num_bytes, examples, strict=True)]
     if name in ("a_gem", "last_grad"):

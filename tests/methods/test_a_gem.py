@@ -172,7 +172,7 @@ def test_last_gradients_are_averaged_over_tasks():
 
 
 def test_last_gradients_need_one_adapter():
-    with pytest.raises(UserError, match="set method.carry to continue, or grad_memory to samples"):
+    with pytest.raises(UserError, match=r"set method\.carry to continue, or grad_memory to samples"):
         a_gem(grad_memory="last_grad")
     with pytest.raises(ValueError, match="reference_examples belongs to grad_memory: samples"):
         a_gem(**CONTINUED, reference_examples=4)

@@ -140,7 +140,9 @@ def test_a_large_lambda_freezes():
         ctx, _, _ = second_task(method, net)
         start = {name: value.detach().clone() for name, value in ctx.trained().items()}
         fisher = torch.cat([part.flatten() for part in ctx.memory.store("statistics", "fisher").values()])
-        ctx.optimizer = torch.optim.SGD(ctx.trained().values(), lr=min(0.05, 1 / max(weight * fisher.max(), 1e-9)))
+        ctx.optimizer = torch.optim.SGD(
+            ctx.trained().values(), lr=min(0.05, 1 / max(weight * fisher.max(), 1e-9))
+        )
         method.optimizer_ready(ctx)
         (batch,) = ctx.data.plain_batches(range(8), 8)
         for _ in range(20):

@@ -62,7 +62,9 @@ class AdaLora(Adapter):
     def before_task(self, ctx: TaskContext) -> None:
         steps = ctx.total_steps
         if steps < 2:
-            raise ValueError("adalora scores triplets in one step and drops them in another; train for more than one")
+            raise ValueError(
+                "adalora scores triplets in one step and drops them in another; train for more than one"
+            )
         first = int(self.budget_start * steps)
         last = max(first + 1, round(self.budget_end * steps), 2)
         config = AdaLoraConfig(
