@@ -37,6 +37,13 @@ class Piece(BaseModel):
         """Bytes of memory after every task, as far as the options alone say."""
         return 0
 
+    def check_beside(self, pieces: "Sequence[Piece]") -> None:
+        """Look whether this piece goes together with the others of its method, as their options are set.
+
+        Raises:
+            UserError: it does not.
+        """
+
     def before_task(self, ctx: TaskContext) -> None:
         """Network loaded, no optimizer yet, no data: this also runs where options are only checked."""
 

@@ -1,15 +1,18 @@
 """What a method keeps from one task to the next, beside the updates: named tensors of a declared kind."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
+import torch
 from torch import Tensor
 
 Kind = Literal["weights", "statistics", "features", "samples"]
 """From what says least about single examples to what says most; gradients of a task are statistics of it."""
 Stores = Literal["none", "weights", "statistics", "features", "samples"]
 """The most telling kind that a method keeps. `weights` of earlier tasks follow from the updates of a run."""
+
+_POSITIONS, _EXAMPLE_BYTES = "positions", "example_bytes"
 
 
 @dataclass
@@ -26,15 +29,31 @@ class Memory:
         """The tensors of one store; an empty one is made where there is none."""
         return self.stores.setdefault((kind, name), {})
 
+    def keep_examples(self, task_index: int, positions: Sequence[int], sizes: Sequence[int]) -> None:
+        """Keep training examples of a task: where they are found, and the bytes that each would take here.
+
+        They are read again from the stream, so that a run folder holds nobody's pictures; `num_bytes` counts them
+        as if they were copied into it.
+        """
+        self.store("samples", _POSITIONS)[str(task_index)] = torch.tensor(positions, dtype=torch.int64)
+        self.store("samples", _EXAMPLE_BYTES)[str(task_index)] = torch.tensor(sizes, dtype=torch.int64)
+
+    def kept_examples(self) -> list[tuple[int, int]]:
+        """(task index, position) of every example that is kept, sorted."""
+        kept = self.store("samples", _POSITIONS)
+        return sorted((int(task), position) for task in kept for position in kept[task].tolist())
+
     def drop_empty(self) -> None:
         """Forget stores that hold nothing."""
         self.stores = {key: tensors for key, tensors in self.stores.items() if tensors}
 
     def num_bytes(self) -> dict[Kind, int]:
-        """Bytes of the tensors, by kind; kinds of which nothing is kept are left out."""
+        """Bytes of the tensors, and of the examples that they point at, by kind; kinds without any are left out."""
         counted: dict[Kind, int] = {}
-        for (kind, _), tensors in self.stores.items():
+        for (kind, name), tensors in self.stores.items():
             size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+            if (kind, name) == ("samples", _EXAMPLE_BYTES):
+                size += sum(int(sizes.sum()) for sizes in tensors.values())
             counted[kind] = counted.get(kind, 0) + size
         return {kind: size for kind, size in counted.items() if size}
 

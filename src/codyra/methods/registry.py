@@ -11,13 +11,16 @@ from codyra.errors import UserError
 from codyra.methods.base import Piece
 from codyra.methods.declaration import method_names, read_declaration
 from codyra.methods.method import Method
+from codyra.methods.pieces.adalora import AdaLora
 from codyra.methods.pieces.add import Add
 from codyra.methods.pieces.carry import Carry
+from codyra.methods.pieces.cone import Cone
 from codyra.methods.pieces.data_svd import DataSvd
 from codyra.methods.pieces.distill import Distill
 from codyra.methods.pieces.distill_random_texts import DistillRandomTexts
 from codyra.methods.pieces.distill_references import DistillReferences
 from codyra.methods.pieces.energy import Energy
+from codyra.methods.pieces.fisher_anchor import FisherAnchor
 from codyra.methods.pieces.fixed_a import FixedA
 from codyra.methods.pieces.full import Full
 from codyra.methods.pieces.gate_l1 import GateL1
@@ -27,6 +30,7 @@ from codyra.methods.pieces.l2_anchor import L2Anchor
 from codyra.methods.pieces.lora import Lora
 from codyra.methods.pieces.none import Nothing
 from codyra.methods.pieces.ortho import Ortho
+from codyra.methods.pieces.osf import Osf
 from codyra.methods.pieces.project_out import ProjectOut
 from codyra.methods.pieces.prox import Prox
 from codyra.methods.pieces.random_ranks import RandomRanks
@@ -42,17 +46,21 @@ PIECES: dict[str, type[Piece]] = {
     "lora": Lora,
     "fixed_a": FixedA,
     "gated": Gated,
+    "adalora": AdaLora,
+    "osf": Osf,
     # inits: where the adapter starts
     "data_svd": DataSvd,
     # penalties: terms of the loss
     "gate_l1": GateL1,
     "ortho": Ortho,
-    # edits of the gradient
-    "project_out": ProjectOut,
+    "fisher_anchor": FisherAnchor,
+    "l2_anchor": L2Anchor,
     "distill": Distill,
     "distill_random_texts": DistillRandomTexts,
     "distill_references": DistillReferences,
-    "l2_anchor": L2Anchor,
+    # edits of the gradient
+    "project_out": ProjectOut,
+    "cone": Cone,
     # edits of the step
     "prox": Prox,
     "running_average": RunningAverage,
@@ -62,10 +70,10 @@ PIECES: dict[str, type[Piece]] = {
     # merges: how an update joins its predecessors
     "add": Add,
     "carry": Carry,
+    "interpolate": Interpolate,
     # heads: classifiers beside the untouched network
     "ridge_primal": RidgePrimal,
     "ridge_dual": RidgeDual,
-    "interpolate": Interpolate,
 }
 
 
@@ -142,7 +150,7 @@ def parse_options(raw: Mapping[str, Any]) -> MethodOptions:
     """Options of the method `raw["name"]` with every default filled in, those that depend on others included.
 
     Raises:
-        UserError: there is no such method.
+        UserError: there is no such method, or options of two of its pieces do not go together.
         pydantic.ValidationError: an option does not exist or has an illegal value.
     """
     name = str(raw.get("name"))
@@ -150,7 +158,10 @@ def parse_options(raw: Mapping[str, Any]) -> MethodOptions:
     adapters = read_declaration(name).adapters
     chosen = raw.get("adapter")
     options = options_class(name, chosen if chosen in adapters else adapters[0])(**raw)
-    resolved = {option: value for piece in _build_pieces(options) for option, value in piece}
+    pieces = _build_pieces(options)
+    for piece in pieces:
+        piece.check_beside(pieces)
+    resolved = {option: value for piece in pieces for option, value in piece}
     return options.model_copy(
         update={option: value for option, value in resolved.items() if option in type(options).model_fields}
     )

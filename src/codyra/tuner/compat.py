@@ -5,6 +5,7 @@ What is private or declared unstable there, and why it is needed here:
 - `peft.mapping.PEFT_TYPE_TO_*`: `register_peft_method` refuses every name outside PEFT's own enum.
 - `_maybe_include_all_linear_layers`: what "all-linear" will expand to, so that it can be checked beforehand.
 - `BaseTunerLayer._disable_adapters`: PEFT's own switch also changes what requires a gradient.
+- `OSFLayer._osf_*`: the bases that OSF projects gradients with, which its factors are projected with as well.
 - `NonDynamicallyQuantizableLinear` (torch): the type of MultiheadAttention.out_proj; its forward never runs.
 Overridden by name in layer.py and model.py: `LoraLayer.resolve_lora_variant`, `LoraLayer.update_layer`,
 `BaseTunerLayer._get_base_layer_device_and_dtype`, `LoraModel._prepare_model`, `LoraModel._create_new_module`.
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 
+import torch
 from peft import LoraConfig, PeftType
 from peft.mapping import (
     PEFT_TYPE_TO_CONFIG_MAPPING,
@@ -25,6 +27,7 @@ from peft.mapping import (
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.tuners.lora.layer import LoraVariant
+from peft.tuners.osf import OSFLayer
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -40,6 +43,7 @@ __all__ = [
     "NonDynamicallyQuantizableLinear",
     "adapters_off",
     "expand_targets",
+    "project_osf_factors",
     "register",
 ]
 
@@ -81,3 +85,25 @@ def adapters_off(net: nn.Module) -> Iterator[None]:
     finally:
         for layer, disabled in zip(layers, before, strict=True):
             layer._disable_adapters = disabled
+
+
+@torch.no_grad()
+def project_osf_factors(layer: OSFLayer, adapter: str) -> None:
+    """Put U_low (O, R) and V_low (R, D) back at a right angle to the frozen directions, as OSF does with gradients.
+
+    Where the factor is square these directions are not kept: there the start of U_low or V_low spans the complement.
+    """
+    factors = layer.osf_svd_params[adapter]
+    U_OR, V_RD = factors["U_low"], factors["V_low"]
+    if adapter in layer._osf_U_high:
+        frozen_OK = layer._osf_U_high[adapter]
+        U_OR.sub_(frozen_OK @ (frozen_OK.T @ U_OR))
+    else:
+        free_OR = layer._osf_U_low_init[adapter]
+        U_OR.copy_(free_OR @ (free_OR.T @ U_OR))
+    if adapter in layer._osf_V_high:
+        frozen_KD = layer._osf_V_high[adapter]
+        V_RD.sub_((V_RD @ frozen_KD.T) @ frozen_KD)
+    else:
+        free_RD = layer._osf_V_low_init[adapter]
+        V_RD.copy_((V_RD @ free_RD.T) @ free_RD)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from peft.tuners.adalora import SVDLinear
 from scipy.stats import rankdata
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -142,7 +143,9 @@ class TaskUpdate:
         kind: Literal["low_rank", "cumulative"] = "low_rank",
         scale: float = 1.0,
     ) -> "TaskUpdate":
-        """The pruned update of a CoDyRA model, or the whole one of a stock PEFT LoRA model; no model changes.
+        """The pruned update of a CoDyRA or AdaLoRA model, or the whole one of a stock PEFT LoRA model.
+
+        No model changes.
 
         Args:
             model: what `get_peft_model` returned, or a transformers model with a loaded adapter.
@@ -248,6 +251,8 @@ def _folded(layer: Any, name: str, adapter_name: str) -> tuple[Tensor, Tensor, T
     if isinstance(layer, GatedLinear):
         A_RD, B_OR, gate_R = (part.detach() for part in layer.factors(adapter_name))
         return A_RD, B_OR * gate_R, gate_R != 0
+    if isinstance(layer, SVDLinear):
+        return _folded_triplets(layer, adapter_name)
     plain = adapter_name not in layer.lora_variant and not layer.lora_bias[adapter_name]
     if not plain or not isinstance(layer.get_base_layer(), nn.Linear | Conv1D):
         raise UserError(
@@ -257,6 +262,15 @@ def _folded(layer: Any, name: str, adapter_name: str) -> tuple[Tensor, Tensor, T
     dtype = torch.promote_types(B_OR.dtype, torch.float32)
     kept_R = torch.ones(len(A_RD), dtype=torch.bool)
     return A_RD.to(dtype), B_OR.to(dtype) * layer.scaling[adapter_name], kept_R
+
+
+def _folded_triplets(layer: Any, adapter_name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_folded`, of P diag(lambda) Q of AdaLoRA; a triplet is kept whose lambda is not zero."""
+    parts = [part[adapter_name].detach() for part in (layer.lora_A, layer.lora_B, layer.lora_E)]
+    A_RD, B_OR, value_R1 = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in parts)
+    value_R = value_R1.squeeze(1)
+    scale = layer.scaling[adapter_name] / (layer.ranknum[adapter_name].detach() + 1e-5)
+    return A_RD, B_OR * (value_R * scale), value_R != 0
 
 
 def _base_info(net: nn.Module, task_type: str | None, layers: Mapping[str, LoraLayer]) -> dict[str, Any]:

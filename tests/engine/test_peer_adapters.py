@@ -1,0 +1,123 @@
+"""EWC, A-GEM, AdaLoRA and OSF through the loop: three tasks of classes and of answers, stopped and continued."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from codyra.engine import trainer
+from codyra.engine.progress import Narrator
+from codyra.engine.run import run
+from codyra.errors import UserError
+from engine.faults import Killed, contents
+from engine.test_answers import TASKS, write_task
+from families.tiny_lms import save_gpt2, save_llama
+
+METHODS = {
+    "ewc": {"name": "ewc", "r": 2, "fisher_examples": 3, "dropout": 0.2},
+    "a_gem": {"name": "a_gem", "r": 2, "memory_examples": 3, "reference_examples": 4, "dropout": 0.2},
+    "last_grad": {"name": "a_gem", "r": 2, "grad_memory": "last_grad", "carry": "continue"},
+    "adalora": {"name": "adalora", "init_r": 4, "target_r": 2},
+    "osf": {"name": "osf"},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("answers")
+    save_llama(folder / "llama")
+    for name, text in TASKS.items():
+        write_task(folder / name, name, text)
+    return folder
+
+
+@pytest.fixture(params=["classes", "answers"])
+def stream(request, config, place):
+    """The config of three tasks, for either kind of model, without a method."""
+    if request.param == "classes":
+        config["train"] |= {"steps": 6, "checkpoint_steps": 2}
+        return config
+    return {
+        "model": {"name": str(place / "llama")},
+        "train": {"steps": 6, "batch_size": 6, "lr": 1e-2, "checkpoint_steps": 2, "micro_batch_size": 4},
+        "stream": {
+            "max_answer_tokens": 4,
+            "tasks": [{"name": name, "data": f"json:{place / name}"} for name in TASKS],
+        },
+    }
+
+
+def learn(config: dict, out: Path) -> Path:
+    return run(config, out, narrator=Narrator(quiet=True)).folder
+
+
+def log_of(folder: Path, number: int) -> list[dict]:
+    (file,) = folder.glob(f"tasks/{number:02}-*/train.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_three_tasks_stopped_in_the_last_and_continued(stream, name, tmp_path, monkeypatch):
+    config = {**stream, "method": METHODS[name]}
+    whole = learn(config, tmp_path / "whole")
+    backward, calls = trainer._backward, []
+
+    def stop(*args):
+        calls.append(None)
+        if len(calls) == 2 * 6 + 4:  # in the fourth step of the third task
+            raise Killed
+        return backward(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_backward", stop)
+        with pytest.raises(Killed):
+            learn(config, tmp_path / "run")
+    assert list((tmp_path / "run").glob("tasks/03-*/checkpoint/state.safetensors"))
+    learn(config, tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(whole)
+    check(name, whole)
+
+
+def check(name: str, folder: Path) -> None:
+    """What only a run shows of each method."""
+    ranks = [json.loads(file.read_text()) for file in sorted(folder.glob("tasks/*/ranks.json"))]
+    assert len(ranks) == 3
+    assert not any(table["no_change"] for table in ranks)
+    memory = [load_file(file) for file in sorted(folder.glob("tasks/*/memory.safetensors"))]
+    measured = json.loads((folder / "metrics.json").read_text())["memory_bytes"]
+    num_bytes = [sum(tensor.nbytes for tensor in kept.values()) for kept in memory]
+    if name in ("ewc", "last_grad"):
+        update = load_file(next(folder.glob("tasks/03-*/adapter_model.safetensors")))
+        assert measured == num_bytes == [4 * sum(tensor.numel() for tensor in update.values())] * 3
+    if name == "ewc":
+        assert "penalty" not in log_of(folder, 1)[0]
+        penalties = [record["penalty"] for record in log_of(folder, 2)]
+        assert penalties[0] == 0 < penalties[-1]
+    if name == "a_gem":
+        assert [len(kept) for kept in memory] == [2, 4, 6]
+        examples = [sum(int(kept[key].sum()) for key in kept if "example_bytes" in key) for kept in memory]
+        assert 0 < examples[0] < examples[1] < examples[2]
+        assert measured == [size + own for size, own in zip(num_bytes, examples, strict=True)]
+    if name in ("a_gem", "last_grad"):
+        assert not any(record["projected"] for record in log_of(folder, 1))
+        assert {record["projected"] for record in log_of(folder, 3)} <= {0.0, 1.0}
+    if name == "adalora":
+        for number, table in enumerate(ranks):
+            kept = [module["kept"] for module in table["modules"].values()]
+            assert sum(kept) == 2 * len(kept)
+            assert log_of(folder, number + 1)[-1]["kept"] == 2
+    if name in ("adalora", "osf"):
+        assert measured == [0, 0, 0]
+
+
+def test_osf_refuses_linears_that_lie_the_other_way(place, tmp_path):
+    save_gpt2(tmp_path / "gpt2")
+    config = {
+        "model": {"name": str(tmp_path / "gpt2")},
+        "method": {"name": "osf"},
+        "train": {"steps": 2},
+        "stream": {"tasks": [{"name": "animals", "data": f"json:{place / 'animals'}"}]},
+    }
+    with pytest.raises(UserError, match=r"^method: task animals: osf decomposes nn\.Linear only"):
+        learn(config, tmp_path / "run")
