@@ -32,12 +32,16 @@ def place(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=["classes", "answers"])
-def stream(request, config, place):
-    """The config of three tasks, for either kind of model, without a method."""
-    if request.param == "classes":
-        config["train"] |= {"steps": 6, "checkpoint_steps": 2}
-        return config
+@pytest.fixture
+def classes(config):
+    """Three tasks for a dual encoder, without a method."""
+    config["train"] |= {"steps": 6, "checkpoint_steps": 2}
+    return config
+
+
+@pytest.fixture
+def answers(place):
+    """Three tasks for a causal language model, without a method."""
     return {
         "model": {"name": str(place / "llama")},
         "train": {"steps": 6, "batch_size": 6, "lr": 1e-2, "checkpoint_steps": 2, "micro_batch_size": 4},
@@ -57,9 +61,19 @@ def log_of(folder: Path, number: int) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_three_tasks_stopped_in_the_last_and_continued(stream, name, tmp_path, monkeypatch):
-    config = {**stream, "method": METHODS[name]}
+FAST = {("classes", "ewc"), ("answers", "a_gem"), ("classes", "adalora"), ("answers", "osf")}
+
+
+@pytest.mark.parametrize(
+    ("stream", "name"),
+    [
+        pytest.param(kind, name, marks=[] if (kind, name) in FAST else [pytest.mark.slow])
+        for kind in ("classes", "answers")
+        for name in METHODS
+    ],
+)
+def test_three_tasks_stopped_in_the_last_and_continued(stream, name, request, tmp_path, monkeypatch):
+    config = {**request.getfixturevalue(stream), "method": METHODS[name]}
     whole = learn(config, tmp_path / "whole")
     backward, calls = trainer._backward, []
 

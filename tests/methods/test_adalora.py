@@ -120,15 +120,15 @@ def test_the_penalty_pulls_p_and_q_to_orthonormal():
     for layer in net.modules():
         if isinstance(layer, SVDLinear):
             P, Q = layer.lora_B["default"], layer.lora_A["default"]
-            norms += [(P.T @ P - torch.eye(3)).norm(), (Q @ Q.T - torch.eye(3)).norm()]
+            norms += [(P.T @ P - torch.eye(3)).norm().item(), (Q @ Q.T - torch.eye(3)).norm().item()]
     assert len(norms) == 4
-    assert float(method.penalty(ctx)) == pytest.approx(0.5 * sum(map(float, norms)) / 4)
+    assert method.penalty(ctx).item() == pytest.approx(0.5 * sum(norms) / 4)
     with torch.no_grad():
         for layer in net.modules():
             if isinstance(layer, SVDLinear):
                 layer.lora_B["default"].copy_(torch.eye(layer.out_features, 3))
                 layer.lora_A["default"].copy_(torch.eye(3, layer.in_features))
-    assert float(method.penalty(ctx)) == pytest.approx(0, abs=1e-6)
+    assert method.penalty(ctx).item() == pytest.approx(0, abs=1e-6)
     assert adalora(orthogonality=0).penalty(ctx) is None
 
 
