@@ -96,7 +96,7 @@ def test_padding_of_a_sentence_encoder_is_left_out(load):
     task, objective = dual_objective(family)
     modules = family.target_modules("all")
     inputs, _ = visited(objective, modules, objective.plain_batches(range(len(objective)), 100))
-    tokens = sum(family._tokenize(list(task.train.inputs), truncate=True).lengths)
+    tokens = sum(family.tokenize(list(task.train.inputs), truncate=True).lengths)
     tokens += sum(family.tokenize(task.prompts).lengths)
     assert {len(x) for x in inputs.values()} == {tokens}
 
