@@ -25,13 +25,12 @@ SHARED = {  # linears of the first block that read what the first of them reads
 }
 
 
-def visited(objective, modules, batches):
+def visited(objective, modules, positions, size):
     """{first linear: its inputs (P, D)}, and the first one of every linear."""
-    inputs, first_of = {}, {}
-    for batch in batches:
-        first_of |= objective.visit_inputs(
-            modules, batch, lambda name, x: inputs.setdefault(name, []).append(x.clone())
-        )
+    inputs = {}
+    first_of = objective.visit_inputs(
+        modules, positions, size, lambda name, x: inputs.setdefault(name, []).append(x.clone())
+    )
     return {name: torch.cat(parts) for name, parts in inputs.items()}, first_of
 
 
@@ -62,7 +61,7 @@ def test_dual_encoders_read_examples_and_prompts_without_padding(family):
     modules = family.target_modules("all")
 
     def inputs(size):
-        return visited(objective, modules, objective.plain_batches(range(len(objective)), size))
+        return visited(objective, modules, range(len(objective)), size)
 
     together, first_of = inputs(100)
     assert set(first_of) == set(modules)
@@ -71,19 +70,19 @@ def test_dual_encoders_read_examples_and_prompts_without_padding(family):
     # One by one there is nothing to pad.
     objective._prompt_chunks = [chunk for prompt in task.prompts for chunk in family.prompt_chunks([prompt])]
     same(together, inputs(100)[0])
-    objective._prompt_chunks = []
+    # Prompts are read once, whatever the size of the batches.
     same(inputs(100)[0], inputs(1)[0])
 
 
 def test_adapters_and_their_dropout_change_nothing(family):
     _, objective = dual_objective(family)
     modules = family.target_modules("all")
-    plain = visited(objective, modules, objective.plain_batches([0, 4, 8], 3))
+    plain = visited(objective, modules, [0, 4, 8], 3)
     get_peft_model(
         family.net, LoraConfig(r=2, target_modules=modules, lora_dropout=0.5, init_lora_weights=False)
     )
-    adapted = visited(objective, modules, objective.plain_batches([0, 4, 8], 3))
-    again = visited(objective, modules, objective.plain_batches([0, 4, 8], 3))
+    adapted = visited(objective, modules, [0, 4, 8], 3)
+    again = visited(objective, modules, [0, 4, 8], 3)
     assert adapted[1] == plain[1]
     assert {name: x.shape for name, x in adapted[0].items()} == {
         name: x.shape for name, x in plain[0].items()
@@ -95,7 +94,7 @@ def test_padding_of_a_sentence_encoder_is_left_out(load):
     family = load("bert")
     task, objective = dual_objective(family)
     modules = family.target_modules("all")
-    inputs, _ = visited(objective, modules, objective.plain_batches(range(len(objective)), 100))
+    inputs, _ = visited(objective, modules, range(len(objective)), 100)
     tokens = sum(family.tokenize(list(task.train.inputs), truncate=True).lengths)
     tokens += sum(family.tokenize(task.prompts).lengths)
     assert {len(x) for x in inputs.values()} == {tokens}
@@ -106,8 +105,8 @@ def test_causal_language_models(kind, tmp_path):
     family = load_lm({**LM_SAVERS, "opt": save_opt}[kind](tmp_path / kind))
     objective = family.start_task(quiz(), [], text_loss="official", micro_batch_size=None)
     modules = family.target_modules("all")
-    together, first_of = visited(objective, modules, objective.plain_batches(range(5), 5))
-    alone, _ = visited(objective, modules, objective.plain_batches(range(5), 1))
+    together, first_of = visited(objective, modules, range(5), 5)
+    alone, _ = visited(objective, modules, range(5), 1)
     assert set(first_of) == set(modules)
     stack = "h.0." if kind == "gpt2" else "layers.0."
     assert shared(first_of, stack) == set(map(frozenset, SHARED[kind]))

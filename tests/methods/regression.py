@@ -25,9 +25,12 @@ class Regression:
         for start in range(0, len(positions), size):
             yield {"positions": list(positions[start : start + size])}
 
-    def visit_inputs(self, modules, batch, visit):
-        with observed_inputs(self.net, modules, visit) as first_of:
-            self.net(self.inputs[batch["positions"]])
+    def visit_inputs(self, modules, positions, size, visit):
+        first_of = {}
+        for batch in self.plain_batches(positions, size):
+            with observed_inputs(self.net, modules, visit) as of_batch:
+                self.net(self.inputs[batch["positions"]])
+            first_of |= of_batch
         return first_of
 
     def loss(self):

@@ -28,9 +28,15 @@ class ToyData:
     def outputs(self, batch):
         return SimpleNamespace(values=self.net(batch["inputs"]), comparisons=())
 
-    def visit_inputs(self, modules, batch, visit):
-        with observed_inputs(self.net, modules, visit) as first_of:
-            self.net(batch["inputs"])
+    def num_terms(self, batch):
+        return len(batch["inputs"])
+
+    def visit_inputs(self, modules, positions, size, visit):
+        first_of = {}
+        for batch in self.plain_batches(positions, size):
+            with observed_inputs(self.net, modules, visit) as of_batch:
+                self.net(batch["inputs"])
+            first_of |= of_batch
         return first_of
 
     def log_likelihoods(self, batch):

@@ -20,7 +20,7 @@ _PLOTS = (
     ("forgetting_max", "forgetting from the best (points)", "Learnt against forgotten"),
     ("drift", "drift: |change of all weights| at the end", "Learnt against moved"),
 )
-_UP = "right after learning: mean score (%)"
+_UP = "learning accuracy: mean score right after learning (%)"
 
 
 def render(table: Table, rows: Rows, reference: str, missing: Sequence[str]) -> str:

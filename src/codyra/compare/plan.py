@@ -26,8 +26,12 @@ OWN_OF_TRAINING = "lr"
 
 @dataclass(frozen=True)
 class Entry:
-    """One row: a method with options of its own. `overrides` are its `a.b=c`, `folder` is below the comparison's."""
+    """One row: a method with options of its own, as `text` was written; `overrides` are its `a.b=c`, method.name first.
 
+    `label` is what follows ` as ` in the text, else the text; `folder` is below the comparison's.
+    """
+
+    text: str
     label: str
     overrides: tuple[str, ...]
 
@@ -81,7 +85,7 @@ class Own:
 
 @dataclass(frozen=True)
 class Stored:
-    """compare.yaml: `config` as it was given, `shared` everything in it that is the same for all runs."""
+    """compare.yaml: `config` and `methods` as they were given, `shared` everything that is the same for all runs."""
 
     format: int
     config: str
@@ -104,7 +108,7 @@ class Comparison:
     @property
     def labels(self) -> tuple[str, ...]:
         """Of the rows, in their order."""
-        return self.stored.methods
+        return tuple(self.stored.own)
 
     def write(self) -> None:
         """compare.yaml, and the config of every run that is to do."""
@@ -139,20 +143,22 @@ def plan_comparison(
     Raises:
         UserError: the first thing that is wrong; nothing was written.
     """
-    given = load_config(
-        source, overrides
-    )  # keys of the method here, which another method may not have, are checked
     _check_overrides(overrides)
+    of_methods = [override for override in overrides if override.startswith("method.")]
+    shared_overrides = [override for override in overrides if override not in of_methods]
+    given = load_config(source, shared_overrides)
     folder = out if out is not None else Path("runs") / f"{given.name}-compare"
     before = _read(folder)
-    labels = [entry.label for entry in parse_methods(methods)]
-    labels = (
-        [*before.methods, *(label for label in labels if label not in before.methods)] if before else labels
-    )
-    entries = parse_methods(",".join(labels))
+    known = parse_methods(",".join(before.methods)) if before else []
+    known_texts = [entry.text for entry in known]
+    entries = [*known, *(entry for entry in parse_methods(methods) if entry.text not in known_texts)]
+    labels = [entry.label for entry in entries]
+    _check_labels(labels)
     _check_folders(entries)
+    _check_options(of_methods, entries)
     all_seeds = tuple(dict.fromkeys([*(before.seeds if before else ()), *seeds]))
-    reference = reference or (before.reference if before else None)
+    if reference is None and before and before.reference in labels:
+        reference = before.reference
     if reference is None:
         reference = "codyra" if "codyra" in labels else labels[0]
     if reference not in labels:
@@ -163,7 +169,8 @@ def plan_comparison(
     for entry in entries:
         for seed in all_seeds:
             try:
-                config = load_config(source, [*overrides, *entry.overrides, f"seed={seed}"])
+                own_overrides = [entry.overrides[0], *_fitting(of_methods, entry), *entry.overrides[1:]]
+                config = load_config(source, [*shared_overrides, *own_overrides, f"seed={seed}"])
             except UserError as error:
                 raise UserError(f"--methods {entry.label}: {error}") from None
             place = folder / entry.folder / f"seed-{seed}"
@@ -171,7 +178,8 @@ def plan_comparison(
             own[entry.label] = Own(config.method.model_dump(mode="json"), config.train.lr)
     ordered = tuple(jobs[seed, label] for seed in all_seeds for label in labels)
     shared = _shared(ordered[0].config)
-    stored = Stored(FORMAT, source, reference, all_seeds, tuple(labels), own, shared)
+    texts = tuple(entry.text for entry in entries)
+    stored = Stored(FORMAT, source, reference, all_seeds, texts, own, shared)
     if before:
         _check_same(folder, before, stored)
     for job in ordered:
@@ -186,24 +194,30 @@ def parse_methods(text: str) -> list[Entry]:
         UserError: a method that does not exist, one that stands twice, an option that is not the method's own.
     """
     entries = [_parse_entry(word.strip()) for word in _split(text, ",")]
-    labels = [entry.label for entry in entries]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise UserError(f"--methods: {label!r} stands twice; give each once")
+    _check_labels([entry.label for entry in entries])
     return entries
 
 
-def _parse_entry(label: str) -> Entry:
-    if not label or len(label) > MAX_LABEL or not label.isprintable():
+def _parse_entry(text: str) -> Entry:
+    written, _, alias = (
+        (part.strip() for part in text.rpartition(" as ")) if " as " in text else (text, "", "")
+    )
+    label = alias or text
+    if not written or len(label) > MAX_LABEL or not text.isprintable():
         raise UserError(
-            f"--methods: {label!r} is no method; write names with commas between them, as in codyra,lora:r=16"
+            f"--methods: {text!r} is no method; write names with commas between them, as in codyra,lora:r=16, and a "
+            f"label of at most {MAX_LABEL} characters behind a longer one, as in lora:r=16 as small"
         )
-    name, *options = _split(label, ":")
+    name, *options = _split(written, ":")
     if name not in method_names():
         raise UserError(f"--methods {label}: there is no method {name!r}{did_you_mean(name, method_names())}")
     overrides = [f"method.name={name}"]
+    keys: set[str] = set()
     for option in options:
         key, equals, value = option.partition("=")
+        if key in keys:
+            raise UserError(f"--methods {label}: {key} is given twice")
+        keys.add(key)
         if not equals or not key or not value:
             raise UserError(f"--methods {label}: {option!r} is no option; write key=value, as in {name}:r=16")
         if "." in key:
@@ -213,13 +227,27 @@ def _parse_entry(label: str) -> Entry:
                     f"train.{OWN_OF_TRAINING}, the rest is changed for all with --set {key}={value}"
                 )
             overrides.append(f"{key}={value}")
-        elif key == "name" or key not in option_names(name):
+        elif key not in _options(name):
             raise UserError(
-                f"--methods {label}: {name} has no option {key!r}{did_you_mean(key, option_names(name))}"
+                f"--methods {label}: {name} has no option {key!r}{did_you_mean(key, _options(name))}"
             )
         else:
             overrides.append(f"method.{key}={value}")
-    return Entry(label, tuple(overrides))
+    return Entry(text, label, tuple(overrides))
+
+
+def _options(name: str) -> list[str]:
+    return [option for option in option_names(name) if option != "name"]
+
+
+def _fitting(overrides: Iterable[str], entry: Entry) -> list[str]:
+    """Those of `method.option=value` whose option the method of the entry has."""
+    name = entry.overrides[0].partition("=")[2]
+    return [override for override in overrides if _option_of(override) in _options(name)]
+
+
+def _option_of(override: str) -> str:
+    return override.partition("=")[0].removeprefix("method.").partition(".")[0]
 
 
 def _split(text: str, sign: str) -> list[str]:
@@ -240,6 +268,18 @@ def _check_overrides(overrides: Iterable[str]) -> None:
         if key in ("seed", "method.name"):
             what = "--seeds" if key == "seed" else "--methods"
             raise UserError(f"--set {override}: a comparison takes this from {what}")
+
+
+def _check_options(overrides: Iterable[str], entries: Sequence[Entry]) -> None:
+    for override in overrides:
+        if not any(_fitting([override], entry) for entry in entries):
+            raise UserError(f"--set {override}: none of the methods has an option {_option_of(override)!r}")
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"--methods: {label!r} stands twice; give each once")
 
 
 def _check_folders(entries: Sequence[Entry]) -> None:

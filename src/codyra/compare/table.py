@@ -43,7 +43,7 @@ COSTS = (
     Column("ms_per_example", "ms per scored example", digits=2),
     Column("seconds_per_step", "seconds per step", digits=3),
     Column("seconds", "seconds of work", digits=1),
-    Column("peak_mib", "peak memory, MiB", digits=None),
+    Column("peak_mib", "peak memory, MiB", digits=0),
 )
 KEPT = (
     Column("kept_kb", "kept at the end, kB", digits=1),

@@ -1,5 +1,6 @@
 """The loop: for every task train, keep the update, merge, score every task, write it down."""
 
+import shlex
 import time
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -197,12 +198,15 @@ class Loop:
     def _refusal(self, task_index: int, verdict: Verdict) -> str:
         kept = self.folder.path / self.folder.task_folder(task_index, self.names[task_index]) / CANDIDATE
         run = self.folder.path
-        give_up = f"; or give the task up: codyra revert {run} --to {task_index}" if task_index else ""
+        go_on = shlex.join(["codyra", "run", str(run / "config.yaml"), "--out", str(run)])
+        give_up = (
+            f"; or give the task up: {shlex.join(['codyra', 'revert', str(run), '--to', str(task_index)])}"
+        )
         return (
             f"the guard refused task {task_index + 1} ({self.names[task_index]}): the held-out score fell "
             f"{verdict.lost:.1f} points ({verdict.before:.1f} -> {verdict.candidate:.1f} %), {verdict.tolerance:g} "
-            f"are tolerated; the candidate is kept in {kept}; go on with: codyra run {run / 'config.yaml'} --out {run} "
-            f"--set guard.on_violation=shrink (or a larger guard.tolerance){give_up}"
+            f"are tolerated; the candidate is kept in {kept}; go on with: {go_on} "
+            f"--set guard.on_violation=shrink (or a larger guard.tolerance){give_up if task_index else ''}"
         )
 
     def _guarded_score(self, task_index: int) -> float:

@@ -83,7 +83,9 @@ def summarise(
         "zero_shot": sum(first) / len(first) if len(first) == len(task_names) else None,
         "label_space": None if answers else label_space,
         "own_label_space": None if answers else metrics.all_metrics([cells(row, "task") for row in rows]),
-        "update_norm": [update.norm() for update in updates],
+        "update_norm": [
+            update.moved(before) for update, before in zip(updates, [None, *updates], strict=False)
+        ],
         "drift": list(drift),
         "mean_rank": [mean_rank(update) for update in updates],
         "survival_auc": [update.survival_auc for update in updates],

@@ -98,9 +98,17 @@ class AnswerObjective(Objective):
         )
         return log_p_NA.sum(dim=1)
 
-    def visit_inputs(self, modules: Sequence[str], batch: Batch, visit: Visitor) -> dict[str, str]:
-        with observed_inputs(self._net, modules, visit, batch["attention_mask"]) as first_of:
-            self._logits(batch)
+    def num_terms(self, batch: Batch) -> int:
+        return int((batch["targets"] != NO_TARGET).sum())
+
+    def visit_inputs(
+        self, modules: Sequence[str], positions: Sequence[int], size: int, visit: Visitor
+    ) -> dict[str, str]:
+        first_of: dict[str, str] = {}
+        for batch in self.plain_batches(positions, size):
+            with observed_inputs(self._net, modules, visit, batch["attention_mask"]) as of_batch:
+                self._logits(batch)
+            first_of |= of_batch
         return first_of
 
     def example_bytes(self, positions: Sequence[int]) -> int:

@@ -411,13 +411,22 @@ class TaskObjective(Objective):
         outputs = self.outputs(batch)
         return -F.cross_entropy(outputs.logits, outputs.targets, reduction="none")
 
-    def visit_inputs(self, modules: Sequence[str], batch: Batch, visit: Visitor) -> dict[str, str]:
-        net = self._family.net
-        with observed_inputs(net, modules, visit, batch.get("attention_mask")) as first_of:
-            self._family.encode_inputs(batch)
+    def num_terms(self, batch: Batch) -> int:
+        return len(batch["labels"])
+
+    def visit_inputs(
+        self, modules: Sequence[str], positions: Sequence[int], size: int, visit: Visitor
+    ) -> dict[str, str]:
+        family = self._family
+        first_of: dict[str, str] = {}
+        for batch in self.plain_batches(positions, size):
+            with observed_inputs(family.net, modules, visit, batch.get("attention_mask")) as of_batch:
+                family.encode_inputs(batch)
+            first_of |= of_batch
+        # Once, however many batches there are: what is seen must not depend on their size.
         for chunk in self._prompt_chunks:
-            with observed_inputs(net, modules, visit, chunk["attention_mask"]) as of_prompts:
-                self._family.encode_prompts(chunk)
+            with observed_inputs(family.net, modules, visit, chunk["attention_mask"]) as of_prompts:
+                family.encode_prompts(chunk)
             first_of |= of_prompts
         return first_of
 

@@ -328,12 +328,19 @@ class Objective(ABC):
         """log p(true class or answer | input) of every example (N,), in at least float32, with gradients."""
 
     @abstractmethod
-    def visit_inputs(self, modules: Sequence[str], batch: Batch, visit: Visitor) -> dict[str, str]:
-        """Call `visit` with what these linears read in a forward pass of this batch, as soon as they read it.
+    def num_terms(self, batch: Batch) -> int:
+        """What the loss of a plain batch is a mean over: its examples, or the tokens of its answers."""
 
-        A dual encoder reads the prompts of the task's classes with every batch, as it does in training.
+    @abstractmethod
+    def visit_inputs(
+        self, modules: Sequence[str], positions: Sequence[int], size: int, visit: Visitor
+    ) -> dict[str, str]:
+        """Call `visit` with what these linears read in a pass over these training examples, as soon as they read it.
+
+        A dual encoder reads the prompts of the task's classes as well, once.
 
         Args:
+            size: examples read together; says nothing about the result.
             visit: takes the name of a linear and its input (positions, features), without gradients and padding. A
                 tensor that several linears read is given once, under the name of the first of them.
 

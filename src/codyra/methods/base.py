@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from codyra.methods.context import Batch, Outputs, TaskContext
+from codyra.methods.memory import Kind
 from codyra.update import TaskUpdate
 
 Modality = Literal["image", "text", "answers"]
@@ -24,6 +25,7 @@ class Piece(BaseModel):
         modalities: kinds of examples that the piece can do with.
         sharded: the piece works where no process holds all parameters and gradients (FSDP2, DeepSpeed).
         quantized: the piece works on linears that are held in 8 or 4 bit.
+        keeps: the most telling kind of what the piece puts into the memory; None for nothing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,6 +33,7 @@ class Piece(BaseModel):
     modalities: ClassVar[frozenset[Modality]] = frozenset(("image", "text", "answers"))
     sharded: ClassVar[bool] = False
     quantized: ClassVar[bool] = False
+    keeps: ClassVar[Kind | None] = None
 
     @property
     def kept_bytes(self) -> int:

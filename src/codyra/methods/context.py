@@ -81,11 +81,20 @@ class TaskData(Protocol):
         """log p(true class or answer | input) of every example (N,), with gradients."""
         ...
 
+    def num_terms(self, batch: Batch) -> int:
+        """What the loss of a plain batch is a mean over: its examples, or the tokens of its answers."""
+        ...
+
     def visit_inputs(
-        self, modules: Sequence[str], batch: Batch, visit: Callable[[str, Tensor], None]
+        self,
+        modules: Sequence[str],
+        positions: Sequence[int],
+        size: int,
+        visit: Callable[[str, Tensor], None],
     ) -> dict[str, str]:
-        """Call `visit` with what these linears of the network read in a forward pass of this batch: the name of the
-        linear and (positions, features), without gradients and padding, held by nobody else.
+        """Call `visit` with what these linears of the network read in a pass over these examples, `size` together, and
+        over the prompts of the classes, once: the name of the linear and (positions, features), without gradients and
+        padding, held by nobody else.
 
         A tensor that several linears read is given once, under the name of the first of them.
 

@@ -15,6 +15,12 @@ Stores = Literal["none", "weights", "statistics", "features", "samples"]
 _POSITIONS, _EXAMPLE_BYTES = "positions", "example_bytes"
 
 
+def covers(stores: Stores, kind: Kind) -> bool:
+    """Does who declares `stores` say that this kind is kept?"""
+    kinds = get_args(Kind)
+    return stores != "none" and kinds.index(kind) <= kinds.index(stores)
+
+
 @dataclass
 class Memory:
     """Tensors by kind, name of the store, and key: `memory.store("statistics", "fisher")["layers.0.q.lora_A"]`.
@@ -59,9 +65,7 @@ class Memory:
 
     def allowed(self, stores: Stores) -> bool:
         """Does a method that declares `stores` say all that is in here?"""
-        kinds = get_args(Kind)
-        most = kinds.index(stores) if stores != "none" else -1
-        return all(kinds.index(kind) <= most for kind in self.num_bytes())
+        return all(covers(stores, kind) for kind in self.num_bytes())
 
     def to_tensors(self) -> dict[str, Tensor]:
         """All of it under flat names, as a file holds it."""

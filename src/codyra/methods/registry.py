@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from codyra.errors import UserError
 from codyra.methods.base import Piece
 from codyra.methods.declaration import method_names, read_declaration
+from codyra.methods.memory import covers
 from codyra.methods.method import Method
 from codyra.methods.pieces.adalora import AdaLora
 from codyra.methods.pieces.add import Add
@@ -169,4 +170,11 @@ def parse_options(raw: Mapping[str, Any]) -> MethodOptions:
 
 def build_method(options: MethodOptions) -> Method:
     """The method that `options` describe."""
-    return Method(options.name, read_declaration(options.name), _build_pieces(options))
+    declared = read_declaration(options.name)
+    for name, _ in declared.choices():
+        kept = PIECES[name].keeps
+        if kept is not None and not covers(declared.stores, kept):
+            raise UserError(
+                f"{options.name}.yaml: stores: {declared.stores}, but its piece {name} keeps {kept}; declare {kept}"
+            )
+    return Method(options.name, declared, _build_pieces(options))

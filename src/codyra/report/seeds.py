@@ -23,7 +23,10 @@ _TOLD = {
     "lr": "learning rate",
     "precision": "precision",
 }
-"""Settings that stand below a table, and what they are called there."""
+"""Settings of training that stand below a table, and what they and those of methods are called there."""
+_UNTOLD = ("name", "text_loss")
+_NEUTRAL = {"merge_scale": 1.0, "dropout": 0.0}
+"""Settings of methods that say nothing, and those that do nothing at these values."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,16 @@ def how_trained(run: LabelledRun) -> str:
     """The options of the method and of training that a reader must know to compare rows; "" for a reference."""
     if not run.trains:
         return "no gradient steps" if run.learns else ""
-    sections = (run.view.config.get(name) for name in ("method", "train"))
-    settings = dict(pair for section in sections for pair in _leaves(section, ""))
-    shown = [f"{name} {settings[key]}" for key, name in _TOLD.items() if settings.get(key) is not None]
+    method, train = (dict(_leaves(run.view.config.get(name), "")) for name in ("method", "train"))
+    shown = [
+        f"{_TOLD.get(key, key)} {value}"
+        for key, value in method.items()
+        if value is not None
+        and key not in _UNTOLD
+        and value != _NEUTRAL.get(key)
+        and not _is_place(f"method.{key}")
+    ]
+    shown += [f"{name} {train[key]}" for key, name in _TOLD.items() if train.get(key) is not None]
     return ", ".join([*shown, *([f"epochs {run.epochs}"] if run.epochs is not None else [])])
 
 
@@ -97,7 +107,7 @@ def _settings(run: LabelledRun) -> dict[str, Any]:
 
 def _is_place(key: str) -> bool:
     parts = key.split(".")
-    return (parts[0], parts[-1]) == ("stream", "data")
+    return (parts[0], parts[-1]) == ("stream", "data") or key.startswith("method.reference_")
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:

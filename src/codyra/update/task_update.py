@@ -94,6 +94,22 @@ class TaskUpdate:
         """Frobenius norm of the whole update of the network."""
         return math.sqrt(math.fsum(norm**2 for norm in self.norms.values()))
 
+    def moved(self, previous: "TaskUpdate | None") -> float:
+        """Frobenius norm of what this task changed; of a cumulative update its distance from the one before it."""
+        if self.kind != "cumulative" or previous is None or previous.kind != "cumulative":
+            return self.norm()
+        squares = []
+        for name in {**self.factors, **previous.factors}:
+            signed = [
+                (update.factors[name], sign)
+                for update, sign in ((self, 1), (previous, -1))
+                if name in update.factors
+            ]
+            A_KD = torch.cat([A_KD for (A_KD, _), _ in signed])
+            B_OK = torch.cat([sign * B_OK for (_, B_OK), sign in signed], dim=1)
+            squares.append(_product_norm(A_KD, B_OK) ** 2)
+        return math.sqrt(math.fsum(squares))
+
     def scaled(self, factor: float) -> "TaskUpdate":
         """The same update, `factor` times as large; 0 leaves no rank and no difference.
 

@@ -21,6 +21,7 @@ from codyra.errors import UserError
 from codyra.methods.base import Merge, Piece
 from codyra.methods.context import TaskContext, TaskData
 from codyra.methods.gradients import gradients, without_dropout
+from codyra.methods.memory import Kind
 
 REFERENCE_EXAMPLES = 64
 
@@ -28,6 +29,7 @@ REFERENCE_EXAMPLES = 64
 class Cone(Piece):
     """Keeps the gradient at no more than a right angle to that of earlier tasks."""
 
+    keeps: ClassVar[Kind | None] = "samples"
     quantized: ClassVar[bool] = True
 
     grad_memory: Literal["samples", "last_grad"] = Field(
@@ -135,19 +137,20 @@ def mean_gradient(ctx: TaskContext, parts: Sequence[tuple[TaskData, Sequence[int
     """Gradient of the training loss by the trained parameters, at most `ctx.batch_size` examples at a time.
 
     Args:
-        parts: data and positions of examples in it; each counts by the number of its examples.
+        parts: data and positions of examples in it; each counts by what its loss is a mean over.
     """
     total = {name: torch.zeros_like(weight) for name, weight in ctx.trained().items()}
-    num_examples = sum(len(positions) for _, positions in parts)
+    num_terms = 0
     with without_dropout(ctx.net):
         for data, positions in parts:
             for start in range(0, len(positions), ctx.batch_size):
                 together = positions[start : start + ctx.batch_size]
-                for batch in data.plain_batches(together, len(together)):
-                    found = gradients(ctx, data.loss(batch)["loss"])
-                    for name, part in found.items():
-                        total[name].add_(part, alpha=len(together) / num_examples)
-    return total
+                (batch,) = data.plain_batches(together, len(together))
+                counted = data.num_terms(batch)
+                num_terms += counted
+                for name, part in gradients(ctx, data.loss(batch)["loss"]).items():
+                    total[name].add_(part, alpha=counted)
+    return {name: part / num_terms for name, part in total.items()}
 
 
 def _gradient(ctx: TaskContext) -> list[Tensor]:

@@ -23,11 +23,13 @@ from torch import Tensor
 from codyra.methods.base import Piece
 from codyra.methods.context import TaskContext
 from codyra.methods.gradients import gradients, without_dropout
+from codyra.methods.memory import Kind
 
 
 class FisherAnchor(Piece):
     """Online EWC on whatever the adapter trains."""
 
+    keeps: ClassVar[Kind | None] = "statistics"
     quantized: ClassVar[bool] = True
 
     ewc_lambda: float = Field(

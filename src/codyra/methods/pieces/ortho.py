@@ -16,12 +16,14 @@ from torch import Tensor
 
 from codyra.methods.base import Piece
 from codyra.methods.context import TaskContext
+from codyra.methods.memory import Kind
 from codyra.methods.pieces.lora import lora_factors
 
 
 class Ortho(Piece):
     """Keeps the A of every task, one under the other: R rows more per linear and task."""
 
+    keeps: ClassVar[Kind | None] = "statistics"
     quantized: ClassVar[bool] = True
 
     ortho_weight: float = Field(

@@ -29,8 +29,7 @@ class ProjectOut(KeepsSubspace):
         past = past_subspaces(ctx)
         if not past:
             return []
-        (one_example,) = ctx.data.plain_batches([0], 1)
-        first_of = ctx.data.visit_inputs(ctx.target_modules, one_example, lambda name, x_PD: None)
+        first_of = ctx.data.visit_inputs(ctx.target_modules, [0], 1, lambda name, x_PD: None)
         factors = lora_factors(ctx)
         return [(factors[name][0], past[first]) for name, first in first_of.items() if first in past]
 

@@ -7,17 +7,22 @@ With F (S, D) the features of all tasks, k(f, g) = exp(-gamma |f - g|^2) and Y (
 solved anew after every task, in O(S^3). F and the class of every row are the memory, F and A are the update.
 """
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from codyra.methods.context import TaskContext
+from codyra.methods.memory import Kind
 from codyra.methods.pieces.ridge import Ridge, one_hot
 from codyra.update import DualHead, TaskUpdate, gaussian_kernel
 
 
 class RidgeDual(Ridge):
     """Needs no gradient; what it keeps and what a score costs grow with every example."""
+
+    keeps: ClassVar[Kind | None] = "features"
 
     gamma: float = Field(0.1, gt=0, description="sharpness of the Gaussian kernel")
     ridge_lambda: float = Field(0.001, gt=0, description="what is added to the kernel's diagonal")

@@ -11,12 +11,14 @@ Shapes: N examples of a batch, D features, M random features (option `hidden`), 
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from codyra.methods.context import TaskContext
+from codyra.methods.memory import Kind
 from codyra.methods.pieces.ridge import Ridge, one_hot
 from codyra.update import PrimalHead, TaskUpdate, expanded
 
@@ -26,6 +28,8 @@ ROWS = 1024
 
 class RidgePrimal(Ridge):
     """Needs no gradient; what it keeps does not grow with the examples."""
+
+    keeps: ClassVar[Kind | None] = "statistics"
 
     hidden: int = Field(
         2048, ge=1, le=100_000, description="random features; hidden^2 float64 are kept after every task"

@@ -1,9 +1,10 @@
 """The directions that past tasks used, of every distinct input of the targeted linears (GPM, arXiv 2103.09762, kept as
 InfLoRA does, arXiv 2404.00228).
 
-M (D, K) is an orthonormal basis of them and empty before the first task. After task t of T, a pass over its examples
-gives C = E[x x^T] of every input x (D), and M is extended by the leading eigenvectors of (I - M M^T) C (I - M M^T),
-as few as leave at most a share 1 - e_t of the energy of C, which is the sum of its eigenvalues, outside of span(M):
+M (D, K) is an orthonormal basis of them and empty before the first task. After task t of T, a pass over its examples,
+and for a dual encoder over the prompts of its classes, gives C = E[x x^T] of every input x (D), and M is extended by
+the leading eigenvectors of (I - M M^T) C (I - M M^T), as few as leave at most a share 1 - e_t of the energy of C, which
+is the sum of its eigenvalues, outside of span(M):
 
     trace((I - M M^T) C) <= (1 - e_t) trace(C),    e_t = e, or e + (1 - e) t / T where the share rises.
 
@@ -12,6 +13,7 @@ Once K > D/2 the orthonormal basis of what is outside is kept instead: D * min(K
 
 # Shapes: D features of an input, K directions in span(M), F = D - K free ones, P positions, R rows
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from codyra.methods.base import Piece
 from codyra.methods.context import TaskContext
-from codyra.methods.memory import Memory
+from codyra.methods.memory import Kind, Memory
 from codyra.update import TaskUpdate
 
 ROUNDING = 1e-6
@@ -77,11 +79,11 @@ def past_subspaces(ctx: TaskContext) -> dict[str, Subspace]:
 
 
 def second_moments(ctx: TaskContext) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Of every distinct input of the targeted linears, over the examples of the task: C (D, D), times the number of
-    positions, in at least float32, by the first linear that reads it; and the first one of every linear.
+    """Of every distinct input of the targeted linears, over the examples of the task and the prompts of its classes:
+    C (D, D), times the number of positions, in at least float32, by the first linear that reads it; and the first one
+    of every linear.
     """
     sums: dict[str, Tensor] = {}
-    first_of: dict[str, str] = {}
 
     def add(name: str, x_PD: Tensor) -> None:
         x_PD = x_PD.to(torch.promote_types(x_PD.dtype, torch.float32))
@@ -89,13 +91,14 @@ def second_moments(ctx: TaskContext) -> tuple[dict[str, Tensor], dict[str, str]]
             sums[name] = x_PD.new_zeros(x_PD.shape[1], x_PD.shape[1])
         sums[name].addmm_(x_PD.T, x_PD)
 
-    for batch in ctx.data.plain_batches(range(len(ctx.data)), ctx.batch_size):
-        first_of |= ctx.data.visit_inputs(ctx.target_modules, batch, add)
+    first_of = ctx.data.visit_inputs(ctx.target_modules, range(len(ctx.data)), ctx.batch_size, add)
     return sums, first_of
 
 
 class KeepsSubspace(Piece):
     """What InfLoRA and GPM have in common: the memory, filled at the end of every task by a pass over its examples."""
+
+    keeps: ClassVar[Kind | None] = "statistics"
 
     subspace_energy: float = Field(
         0.95, gt=0, le=1, description="share of the energy of a task's inputs that later tasks leave alone, e"
