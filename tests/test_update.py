@@ -105,6 +105,27 @@ def test_extraction_changes_nothing_and_shares_nothing():
     assert_equal(TaskUpdate.from_model(model), update)
 
 
+def test_what_a_carried_adapter_moved_is_not_its_size():
+    factors = {name: (torch.randn(2, 5), torch.randn(4, 2)) for name in ("a", "b")}
+    later = {"b": (torch.randn(3, 5), torch.randn(4, 3)), "c": (torch.randn(2, 5), torch.randn(4, 2))}
+
+    def update(factors, kind):
+        ranks = {name: len(A) for name, (A, _) in factors.items()}
+        return TaskUpdate(kind, factors, ranks=ranks, full_ranks=ranks)
+
+    before, after = update(factors, "cumulative"), update(later, "cumulative")
+    dense = [{name: B @ A for name, (A, B) in one.factors.items()} for one in (before, after)]
+    squares = [
+        (dense[1].get(name, torch.zeros(4, 5)) - dense[0].get(name, torch.zeros(4, 5))).square().sum()
+        for name in ("a", "b", "c")
+    ]
+    assert after.moved(before) == pytest.approx(float(sum(squares)) ** 0.5, rel=1e-5)
+    assert after.moved(after) == pytest.approx(0, abs=1e-3)
+    assert before.moved(None) == before.norm()
+    added = update(later, "low_rank")
+    assert added.moved(update(factors, "low_rank")) == added.norm()
+
+
 def test_scale_and_kind():
     model = gated()
     half = TaskUpdate.from_model(model, scale=0.5, kind="cumulative")

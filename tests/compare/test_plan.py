@@ -113,6 +113,43 @@ def test_what_belongs_to_methods_and_seeds_is_not_set_for_all(stream):
     assert "none of the methods" in refusal(plan, stream, "lora", reference="codyra")
 
 
+def test_an_option_set_for_all_reaches_the_methods_that_have_it(stream, tmp_path):
+    made = plan(
+        stream,
+        "ewc,lora:r=3,zero_shot",
+        out=tmp_path / "out",
+        overrides=["method.r=2", "method.ewc_lambda=7"],
+    )
+    options = {job.label: job.config.method for job in made.jobs}
+    assert (options["ewc"].r, options["ewc"].ewc_lambda) == (2, 7)
+    assert options["lora:r=3"].r == 3  # its own word counts
+
+
+def test_a_label_of_ones_own(stream, tmp_path):
+    made = plan(stream, "lora:r=3 as small,full:train.lr=1e-5 as all weights", out=tmp_path / "out")
+    assert made.labels == ("small", "all weights")
+    assert [job.folder.parent.name for job in made.jobs[:2]] == ["small", "all-weights"]
+    made.write()
+    more = plan(stream, "lora:r=3 as small,codyra", out=tmp_path / "out", reference="small")
+    assert more.labels == ("small", "all weights", "codyra")
+    assert "'small' stands twice" in refusal(plan, stream, "lora:r=4 as small", out=tmp_path / "out")
+    assert "stands twice" in refusal(plan, stream, "lora as x,full as x")
+
+
+def test_a_reference_that_was_taken_out_is_chosen_anew(stream, tmp_path):
+    plan(stream, "full,lora", out=tmp_path / "out", reference="full").write()
+    file = tmp_path / "out/compare.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["methods"].remove("full")
+    del content["own"]["full"]
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert plan(stream, "lora", out=tmp_path / "out").stored.reference == "lora"
+
+
+def test_an_option_given_twice_is_refused(stream):
+    assert "r is given twice" in refusal(plan, stream, "lora:r=4:r=8")
+
+
 def test_a_folder_of_something_else_is_left_alone(stream, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")

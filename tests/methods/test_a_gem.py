@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from codyra.errors import UserError
 from codyra.methods import Memory, build_method, parse_options
+from codyra.methods.gradients import gradients
 from codyra.methods.pieces.cone import mean_gradient, project
+from methods.taught import load, move, start
 from methods.test_ewc import toy_net
 from methods.toy_task import learn, toy_context
 
@@ -178,3 +180,22 @@ def test_last_gradients_need_one_adapter():
         a_gem(**CONTINUED, reference_examples=4)
     assert parse_options({"name": "a_gem"}).reference_examples == 64
     assert parse_options({"name": "a_gem", **CONTINUED}).reference_examples is None
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_the_reference_is_the_gradient_of_the_loss_of_all_examples(kind, tmp_path):
+    """However many are computed together, and however long the answers are."""
+    _, ctx = start(load(kind, tmp_path), {"name": "a_gem", "r": 2})
+    move(ctx)
+    if kind == "bert":
+        ctx.data._num_rows = (
+            10**9
+        )  # the text loss compares the examples of a batch, so it depends on their number
+    ctx.batch_size = 100
+    positions = list(range(len(ctx.data)))
+    (batch,) = ctx.data.plain_batches(positions, 100)
+    whole = gradients(ctx, ctx.data.loss(batch)["loss"])
+    for ctx.batch_size, parts in ((1, [positions]), (2, [positions[:3], positions[3:]])):
+        found = mean_gradient(ctx, [(ctx.data, part) for part in parts])
+        for name, gradient in whole.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from codyra.methods import Memory, TaskContext, build_method, parse_options
+from codyra.errors import UserError
+from codyra.methods import Memory, TaskContext, build_method, parse_options, read_declaration, registry
 from codyra.methods.base import Piece
 
 
@@ -44,6 +45,13 @@ def test_flat_names_and_back():
 def test_a_name_that_is_no_part_of_a_memory(name):
     with pytest.raises(ValueError, match="is no part of a method's memory"):
         Memory.from_tensors({name: torch.ones(1)})
+
+
+def test_a_yaml_that_hides_what_its_piece_keeps_is_refused_before_anything_runs(monkeypatch):
+    hiding = read_declaration("o_lora").model_copy(update={"stores": "none"})
+    monkeypatch.setattr(registry, "read_declaration", lambda name: hiding)
+    with pytest.raises(UserError, match=r"o_lora\.yaml: stores: none, but its piece ortho keeps statistics"):
+        build_method(parse_options({"name": "o_lora"}))
 
 
 class Hoarder(Piece):

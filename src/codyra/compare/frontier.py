@@ -221,8 +221,7 @@ def _ticks(values: Sequence[float], about: int) -> list[float]:
     """Ticks that leave no marker on the edge."""
     low, high = min(values, default=0.0), max(values, default=0.0)
     margin = 0.06 * (high - low) or 0.5
-    # A norm has no ground below zero to show.
-    return nice_ticks(0.0 if 0 <= low < margin else low - margin, high + margin, about)
+    return nice_ticks(low - margin, high + margin, about)
 
 
 def _number(value: float) -> str:

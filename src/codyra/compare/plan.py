@@ -36,6 +36,10 @@ class Entry:
     overrides: tuple[str, ...]
 
     @property
+    def method(self) -> str:
+        return self.overrides[0].partition("=")[2]
+
+    @property
     def folder(self) -> str:
         """The label with every character that a shell or a file system may read as its own replaced."""
         return re.sub(r"[^A-Za-z0-9._=+-]+", "-", self.label)
@@ -242,8 +246,7 @@ def _options(name: str) -> list[str]:
 
 def _fitting(overrides: Iterable[str], entry: Entry) -> list[str]:
     """Those of `method.option=value` whose option the method of the entry has."""
-    name = entry.overrides[0].partition("=")[2]
-    return [override for override in overrides if _option_of(override) in _options(name)]
+    return [override for override in overrides if _option_of(override) in _options(entry.method)]
 
 
 def _option_of(override: str) -> str:
@@ -273,7 +276,9 @@ def _check_overrides(overrides: Iterable[str]) -> None:
 def _check_options(overrides: Iterable[str], entries: Sequence[Entry]) -> None:
     for override in overrides:
         if not any(_fitting([override], entry) for entry in entries):
-            raise UserError(f"--set {override}: none of the methods has an option {_option_of(override)!r}")
+            options = {option for entry in entries for option in _options(entry.method)}
+            near = did_you_mean(_option_of(override), sorted(options))
+            raise UserError(f"--set {override}: none of the methods has an option {_option_of(override)!r}{near}")
 
 
 def _check_labels(labels: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from codyra.report.table import Block, Cell, Column, Row, Table, stream_title
 Rows = Mapping[str, Sequence[Measured]]
 """The finished runs of every method by its label, in the order of the rows; a method without any is not there."""
 NO_STEPS = "takes no gradient steps, so the budget of steps and examples does not apply to it"
+REMADE = "the earlier weights that it needs follow from the base model and the updates, so no bytes are its own"
 OTHER_BUDGET = "had another budget than most rows: not a fair comparison"
 
 
@@ -137,7 +138,8 @@ def properties(rows: Rows) -> Block:
         words = [Cell(words=yes_no(value(runs[0]))) for _, _, value in declared]
         means = [over_seeds(runs, column.metric) for column in KEPT]
         cells = (words[0], _cell(means[0]), *words[1:], _cell(means[1]))
-        body.append(Row(label, "measured", cells, len(runs)))
+        notes = (REMADE,) if runs[0].run.view.manifest.method.stores == "weights" else ()
+        body.append(Row(label, "measured", cells, len(runs), notes))
     columns = [Column(key, heading) for key, heading, _ in declared]
     return Block(
         "Properties, declared and measured", (columns[0], KEPT[0], *columns[1:], KEPT[1]), tuple(body)
