@@ -278,7 +278,9 @@ def _check_options(overrides: Iterable[str], entries: Sequence[Entry]) -> None:
         if not any(_fitting([override], entry) for entry in entries):
             options = {option for entry in entries for option in _options(entry.method)}
             near = did_you_mean(_option_of(override), sorted(options))
-            raise UserError(f"--set {override}: none of the methods has an option {_option_of(override)!r}{near}")
+            raise UserError(
+                f"--set {override}: none of the methods has an option {_option_of(override)!r}{near}"
+            )
 
 
 def _check_labels(labels: Sequence[str]) -> None:

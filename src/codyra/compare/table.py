@@ -14,7 +14,9 @@ from codyra.report.table import Block, Cell, Column, Row, Table, stream_title
 Rows = Mapping[str, Sequence[Measured]]
 """The finished runs of every method by its label, in the order of the rows; a method without any is not there."""
 NO_STEPS = "takes no gradient steps, so the budget of steps and examples does not apply to it"
-REMADE = "the earlier weights that it needs follow from the base model and the updates, so no bytes are its own"
+REMADE = (
+    "the earlier weights that it needs follow from the base model and the updates, so no bytes are its own"
+)
 OTHER_BUDGET = "had another budget than most rows: not a fair comparison"
 
 
