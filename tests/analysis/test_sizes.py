@@ -24,7 +24,9 @@ def test_figures_are_those_of_the_run(runs, tmp_path, name):
     before = contents(runs[name])
     tasks, folder = analyse(runs[name], tmp_path / "out")
     run = Run(runs[name])
-    assert [task.norm for task in tasks] == run.metrics["update_norm"]
+    assert [task.norm for task in tasks] == [update.norm() for update in run.updates]
+    if name != "cumulative":  # whose metrics.json says what each task changed of the adapter
+        assert [task.norm for task in tasks] == run.metrics["update_norm"]
     assert [task.drift for task in tasks] == run.metrics["drift"]
     assert [task.mean_rank for task in tasks] == run.metrics["mean_rank"]
     for task, update in zip(tasks, run.updates, strict=True):
