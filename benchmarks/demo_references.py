@@ -31,7 +31,9 @@ def draw(out: Path, count: int) -> None:
 
 def main() -> None:
     """Parse and draw."""
-    parser = argparse.ArgumentParser(description="Draw reference pictures and captions for ZSCL on the demo stream.")
+    parser = argparse.ArgumentParser(
+        description="Draw reference pictures and captions for ZSCL on the demo stream."
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for images/ and captions.txt")
     parser.add_argument("--count", type=int, default=1000, help="pictures")
     args = parser.parse_args()
