@@ -140,11 +140,11 @@ class Loop:
     def _train(self, task_index: int) -> TaskUpdate:
         """The task's update; the network is plain again afterwards."""
         plan, task, config = self.plan, self.plan.tasks[task_index], self.plan.config
-        ctx = plan.context(task_index)
+        previous, self._memory = None, Memory()
         if task_index:
-            ctx.previous = self._update(task_index - 1)
-            ctx.memory = self.folder.read_memory(task_index - 1, self.names[task_index - 1])
-        self._memory = ctx.memory
+            previous = self._update(task_index - 1)
+            self._memory = self.folder.read_memory(task_index - 1, self.names[task_index - 1])
+        ctx = plan.context(task_index, previous, self._memory)
         begun = time.perf_counter()
         if not plan.method.trains:
             if plan.method.learns:
@@ -199,14 +199,13 @@ class Loop:
         kept = self.folder.path / self.folder.task_folder(task_index, self.names[task_index]) / CANDIDATE
         run = self.folder.path
         go_on = shlex.join(["codyra", "run", str(run / "config.yaml"), "--out", str(run)])
-        give_up = (
-            f"; or give the task up: {shlex.join(['codyra', 'revert', str(run), '--to', str(task_index)])}"
-        )
+        revert = shlex.join(["codyra", "revert", str(run), "--to", str(task_index)])
+        give_up = f"; or give the task up: {revert}" if task_index else ""
         return (
             f"the guard refused task {task_index + 1} ({self.names[task_index]}): the held-out score fell "
             f"{verdict.lost:.1f} points ({verdict.before:.1f} -> {verdict.candidate:.1f} %), {verdict.tolerance:g} "
             f"are tolerated; the candidate is kept in {kept}; go on with: {go_on} "
-            f"--set guard.on_violation=shrink (or a larger guard.tolerance){give_up if task_index else ''}"
+            f"--set guard.on_violation=shrink (or a larger guard.tolerance){give_up}"
         )
 
     def _guarded_score(self, task_index: int) -> float:

@@ -108,7 +108,7 @@ class Plan:
             total_steps=self.num_steps(task_index),
             previous=previous,
             base=self.base,
-            memory=memory or Memory(),
+            memory=Memory() if memory is None else memory,
             num_tasks=len(self.tasks) if self.method.declared.needs_number_of_tasks else None,
             batch_size=self.config.train.micro_batch_size or self.config.train.batch_size,
             make_data=self.start_objective,

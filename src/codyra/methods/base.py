@@ -13,7 +13,7 @@ from torch import Tensor
 
 from codyra.methods.context import Batch, Outputs, TaskContext
 from codyra.methods.memory import Kind
-from codyra.update import TaskUpdate
+from codyra.update import TaskUpdate, unwrap
 
 Modality = Literal["image", "text", "answers"]
 
@@ -105,8 +105,8 @@ class Adapter(Piece):
         raise NotImplementedError
 
     def param_groups(self, ctx: TaskContext, lr: float) -> list[dict[str, Any]]:
-        """Optimizer groups with `lr` and `weight_decay` written into each."""
-        raise NotImplementedError
+        """Optimizer groups with `lr` and `weight_decay` written into each; by default one, of all that is trained."""
+        return [{"params": list(ctx.trained().values()), "lr": lr, "weight_decay": 0.0}]
 
     def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"]) -> TaskUpdate:
         """The task's update."""
@@ -114,6 +114,16 @@ class Adapter(Piece):
 
     def discard(self, ctx: TaskContext) -> None:
         """Make the net plain again, with the weights it had before the task."""
+
+
+class LinearAdapter(Adapter):
+    """An adapter that peft puts on the targeted linears, and takes off again."""
+
+    def touched(self, target_modules: Sequence[str], full_parameters: Sequence[str]) -> list[str]:
+        return [f"{module}.weight" for module in target_modules]
+
+    def discard(self, ctx: TaskContext) -> None:
+        unwrap(ctx.model)
 
 
 class Merge(Piece):

@@ -8,7 +8,7 @@ set to zero. To the loss comes orthogonality * mean over all P, Q of |P^T P - I|
 peft: lora_B (O, R) is P, lora_E (R, 1) is lambda, lora_A (R, D) is Q, and scaling / (ranknum + 1e-5) the factor.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -18,14 +18,14 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from codyra.methods.base import Adapter
+from codyra.methods.base import LinearAdapter
 from codyra.methods.context import TaskContext
-from codyra.update import TaskUpdate, unwrap
+from codyra.update import TaskUpdate
 
 BETA = 0.85
 
 
-class AdaLora(Adapter):
+class AdaLora(LinearAdapter):
     """P, lambda and Q of every targeted linear; triplets whose lambda is zero at task end are dropped."""
 
     init_r: int = Field(12, ge=2, le=4096, description="triplets per linear at the start of every task")
@@ -56,9 +56,6 @@ class AdaLora(Adapter):
             )
         return self
 
-    def touched(self, target_modules: Sequence[str], full_parameters: Sequence[str]) -> list[str]:
-        return [f"{module}.weight" for module in target_modules]
-
     def before_task(self, ctx: TaskContext) -> None:
         steps = ctx.total_steps
         if steps < 2:
@@ -85,9 +82,6 @@ class AdaLora(Adapter):
         )
         ctx.model = get_peft_model(ctx.net, config)
         ctx.state["adalora"] = {"step": 0, "calls": 0, "allocated": 0, "last": last}
-
-    def param_groups(self, ctx: TaskContext, lr: float) -> list[dict[str, Any]]:
-        return [{"params": list(ctx.trained().values()), "lr": lr, "weight_decay": 0.0}]
 
     def penalty(self, ctx: TaskContext) -> Tensor | None:
         if not self.orthogonality:
@@ -155,15 +149,12 @@ class AdaLora(Adapter):
                 f"the rank was allocated {counts['calls']} times in {steps} optimizer steps of {ctx.total_steps}; it "
                 "has to be after every one, or plain LoRA is trained"
             )
-        kept, budget = _num_kept(ctx), self.target_r * len(layers)
+        kept, budget = int(_num_kept(ctx)), self.target_r * len(layers)
         if kept > budget:
             raise RuntimeError(f"{kept} triplets are left, {budget} were to be: the rank did not fall")
 
     def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"]) -> TaskUpdate:
         return TaskUpdate.from_model(ctx.model, kind=kind)
-
-    def discard(self, ctx: TaskContext) -> None:
-        unwrap(ctx.model)
 
 
 def _tuner(ctx: TaskContext) -> AdaLoraModel:
@@ -176,5 +167,6 @@ def _layers(ctx: TaskContext) -> dict[str, Any]:
     return {name: module for name, module in ctx.net.named_modules() if isinstance(module, SVDLinear)}
 
 
-def _num_kept(ctx: TaskContext) -> int:
-    return sum(int(layer.lora_E["default"].count_nonzero()) for layer in _layers(ctx).values())
+def _num_kept(ctx: TaskContext) -> Tensor:
+    """Triplets that are left, as a scalar that nothing waits for."""
+    return torch.stack([layer.lora_E["default"].count_nonzero() for layer in _layers(ctx).values()]).sum()

@@ -1,7 +1,7 @@
 """Adapter slot, full fine-tuning: every parameter but the logit scale."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -24,10 +24,6 @@ class Full(Adapter):
             parameter = ctx.net.get_parameter(name)
             ctx.state["before"][name] = parameter.detach().clone()
             parameter.requires_grad_(True)
-
-    def param_groups(self, ctx: TaskContext, lr: float) -> list[dict[str, Any]]:
-        parameters = [ctx.net.get_parameter(name) for name in ctx.full_parameters]
-        return [{"params": parameters, "lr": lr, "weight_decay": 0.0}]
 
     def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"]) -> TaskUpdate:
         after = {name: ctx.net.get_parameter(name).detach() for name in ctx.full_parameters}

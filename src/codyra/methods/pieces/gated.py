@@ -1,7 +1,6 @@
 """Adapter slot, rank-weighted LoRA: dW = B diag(w) A, fresh for every task (CoDyRA, SoRA)."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,13 +10,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from codyra.methods.base import Adapter
+from codyra.methods.base import LinearAdapter
 from codyra.methods.context import TaskContext
 from codyra.tuner import CodyraConfig, named_gates, param_groups
-from codyra.update import TaskUpdate, unwrap
+from codyra.update import TaskUpdate
 
 
-class Gated(Adapter):
+class Gated(LinearAdapter):
     """A, B and gates of every targeted linear; ranks whose gate is zero at task end are dropped."""
 
     sharded: ClassVar[bool] = True
@@ -31,9 +30,6 @@ class Gated(Adapter):
         description="of the rank weights; null: train.lr; 0: only the proximal step moves them",
     )
     gate_init: Literal["normal", "ones"] = Field("normal", description="how the rank weights start")
-
-    def touched(self, target_modules: Sequence[str], full_parameters: Sequence[str]) -> list[str]:
-        return [f"{module}.weight" for module in target_modules]
 
     def before_task(self, ctx: TaskContext) -> None:
         config = CodyraConfig(r=self.r, target_modules=ctx.target_modules, gate_init=self.gate_init)
@@ -61,6 +57,3 @@ class Gated(Adapter):
             if prox is None:  # this method has none, and means to
                 warnings.filterwarnings("ignore", message="no ProximalStep was ever attached")
             return TaskUpdate.from_model(ctx.model, prox=prox, kind=kind)
-
-    def discard(self, ctx: TaskContext) -> None:
-        unwrap(ctx.model)

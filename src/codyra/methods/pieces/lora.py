@@ -1,7 +1,6 @@
 """Adapter slot, fixed-rank LoRA as stock peft has it: dW = alpha / r * B A."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -9,12 +8,12 @@ from peft.tuners.lora import LoraLayer
 from pydantic import Field
 from torch import nn
 
-from codyra.methods.base import Adapter
+from codyra.methods.base import LinearAdapter
 from codyra.methods.context import TaskContext
-from codyra.update import TaskUpdate, unwrap
+from codyra.update import TaskUpdate
 
 
-class Lora(Adapter):
+class Lora(LinearAdapter):
     """A and B of every targeted linear; all ranks are kept."""
 
     sharded: ClassVar[bool] = True
@@ -26,9 +25,6 @@ class Lora(Adapter):
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
     targets: str | list[str] = Field("all", description="all, vision, text, attention, mlp, or module names")
-
-    def touched(self, target_modules: Sequence[str], full_parameters: Sequence[str]) -> list[str]:
-        return [f"{module}.weight" for module in target_modules]
 
     def before_task(self, ctx: TaskContext) -> None:
         config = LoraConfig(
@@ -50,15 +46,8 @@ class Lora(Adapter):
                 own[name][0].copy_(A_RD)
                 own[name][1].copy_(B_OR / scale)
 
-    def param_groups(self, ctx: TaskContext, lr: float) -> list[dict[str, Any]]:
-        factors = [parameter for parameter in ctx.net.parameters() if parameter.requires_grad]
-        return [{"params": factors, "lr": lr, "weight_decay": 0.0}]
-
     def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"]) -> TaskUpdate:
         return TaskUpdate.from_model(ctx.model, kind=kind)
-
-    def discard(self, ctx: TaskContext) -> None:
-        unwrap(ctx.model)
 
 
 def lora_factors(ctx: TaskContext) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:

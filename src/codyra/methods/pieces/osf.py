@@ -9,8 +9,7 @@ Between tasks dW is merged and the weight decomposed anew. dW is stored dense: w
 rank 2R, would be larger.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from peft import OSFConfig, get_peft_model
@@ -18,22 +17,19 @@ from peft.tuners.osf import OSFLayer
 from pydantic import Field
 from torch import nn
 
-from codyra.methods.base import Adapter
+from codyra.methods.base import LinearAdapter
 from codyra.methods.context import TaskContext
 from codyra.tuner.compat import project_osf_factors
-from codyra.update import TaskUpdate, unwrap
+from codyra.update import TaskUpdate
 
 
-class Osf(Adapter):
+class Osf(LinearAdapter):
     """The small singular directions of every targeted linear; what a task leaves behind is a dense difference."""
 
     osf_rank: float = Field(
         0.5, gt=0, lt=1, description="share of the singular directions of every linear that is frozen"
     )
     targets: str | list[str] = Field("all", description="all, vision, text, attention, mlp, or module names")
-
-    def touched(self, target_modules: Sequence[str], full_parameters: Sequence[str]) -> list[str]:
-        return [f"{module}.weight" for module in target_modules]
 
     def before_task(self, ctx: TaskContext) -> None:
         for name in ctx.target_modules:
@@ -54,9 +50,6 @@ class Osf(Adapter):
         if int(self.osf_rank * min(layer.weight.shape)) < 1:
             raise ValueError(f"osf_rank {self.osf_rank:g} freezes nothing of {name}; set it higher")
 
-    def param_groups(self, ctx: TaskContext, lr: float) -> list[dict[str, Any]]:
-        return [{"params": list(ctx.trained().values()), "lr": lr, "weight_decay": 0.0}]
-
     def after_step(self, ctx: TaskContext) -> None:
         for layer in _layers(ctx).values():
             project_osf_factors(layer, "default")
@@ -67,9 +60,6 @@ class Osf(Adapter):
             for name, layer in _layers(ctx).items()
         }
         return TaskUpdate("dense", tensors=tensors)
-
-    def discard(self, ctx: TaskContext) -> None:
-        unwrap(ctx.model)
 
 
 def _layers(ctx: TaskContext) -> dict[str, OSFLayer]:
