@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,35 +22,10 @@ from codyra.history.append import append
 from codyra.history.checkout import checkout
 from codyra.history.revert import revert
 from codyra.history.verify import verify
+from engine.answer_tasks import TASKS, TEST, TRAIN, write_task
 from engine.faults import Killed, contents
-from families.tiny_lms import save_llama
 
 QUIET = Narrator(quiet=True)
-TASKS = {"animals": "dog", "colours": "blue", "numbers": "7"}
-"""Every prompt of a task has the same answer, which a tiny model can learn, and forgets over the next one."""
-TRAIN, TEST = 12, 5
-
-
-def write_task(folder: Path, name: str, answer: str) -> Path:
-    """FOLDER/{train,test}.jsonl of prompts that name their task."""
-    folder.mkdir(parents=True)
-    for split, count in (("train", TRAIN), ("test", TEST)):
-        records = [
-            {"prompt": f"{name}: which one, {split} {number}? Answer:", "answer": answer}
-            for number in range(count)
-        ]
-        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, records)))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A tiny Llama and the data of TASKS; not to be written into."""
-    folder = tmp_path_factory.mktemp("answers")
-    save_llama(folder / "llama")
-    for name, text in TASKS.items():
-        write_task(folder / name, name, text)
-    return folder
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from codyra.engine import trainer
 from codyra.engine.progress import Narrator
 from codyra.engine.run import run
 from codyra.errors import UserError
+from engine.answer_tasks import TASKS
 from engine.faults import Killed, contents
-from engine.test_answers import TASKS, write_task
-from families.tiny_lms import save_gpt2, save_llama
+from families.tiny_lms import save_gpt2
 
 METHODS = {
     "ewc": {"name": "ewc", "r": 2, "fisher_examples": 3, "dropout": 0.2},
@@ -21,15 +21,6 @@ METHODS = {
     "adalora": {"name": "adalora", "init_r": 4, "target_r": 2},
     "osf": {"name": "osf"},
 }
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("answers")
-    save_llama(folder / "llama")
-    for name, text in TASKS.items():
-        write_task(folder / name, name, text)
-    return folder
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ from codyra.history.checkout import checkout
 from codyra.history.revert import revert
 from codyra.history.verify import verify
 from codyra.update import compose
+from engine.answer_tasks import TASKS, write_task
 from engine.faults import Killed, contents
-from engine.test_answers import TASKS, write_task
 from families.tiny_lms import save_llama
 
 QUIET = Narrator(quiet=True)

@@ -45,10 +45,9 @@ def test_the_rank_falls_step_by_step_and_what_is_dropped_stays_dropped():
     ctx = toy_context(net, total_steps=20)
     method.before_task(ctx)
     train(method, ctx, steps=0)
-    (batch,) = ctx.data.plain_batches(range(8), 8)
     kept = []
     for _ in range(20):
-        step(method, ctx, batch)
+        step(method, ctx)
         kept.append(method.train_log(ctx)["kept"] * 2)
     assert kept[:4] == [24] * 4
     assert kept == sorted(kept, reverse=True)
@@ -165,9 +164,8 @@ def test_saved_and_loaded_state_goes_on_bit_for_bit(stop):
         return ctx
 
     ctx = begin()
-    (batch,) = ctx.data.plain_batches(range(8), 8)
     for _ in range(stop):
-        step(method, ctx, batch)
+        step(method, ctx)
     state = copy.deepcopy(method.save_state(ctx))
     weights = {name: weight.detach().clone() for name, weight in ctx.trained().items()}
     optimizer = copy.deepcopy(ctx.optimizer.state_dict())
@@ -179,7 +177,7 @@ def test_saved_and_loaded_state_goes_on_bit_for_bit(stop):
     method.load_state(resumed, state)
     for one in (ctx, resumed):
         for _ in range(10 - stop):
-            step(method, one, batch)
+            step(method, one)
     one, other = method.after_task(ctx), method.after_task(resumed)
     assert one.ranks == other.ranks
     for module, factors in one.factors.items():

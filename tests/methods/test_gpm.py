@@ -14,7 +14,7 @@ from codyra.methods import Memory, build_method, parse_options
 from codyra.methods.pieces.lora import lora_factors
 from codyra.methods.pieces.subspace import past_subspaces
 from codyra.update import TaskUpdate
-from methods.regression import begin, learn, step, task_of
+from methods.toy_task import begin, learn_from, step, task_of
 from tiny_nets import TwoLayers
 
 MODULES = ("first", "second")
@@ -23,7 +23,7 @@ OPTIONS = {"name": "gpm", "r": 3, "subspace_energy": 0.8}
 
 def after_one_task(layer=Linear):
     net = TwoLayers(layer)
-    _, memory = learn(OPTIONS, task_of(net, 0, (6, 4), used=3), MODULES)
+    _, memory = learn_from(OPTIONS, task_of(net, 0, used=3))
     return net, memory
 
 
@@ -31,7 +31,7 @@ def after_one_task(layer=Linear):
 def test_steps_of_adamw_leave_the_past_alone(layer):
     net, memory = after_one_task(layer)
     method = build_method(parse_options(OPTIONS))
-    ctx = begin(method, task_of(net, 1, (6, 4), used=6), MODULES, memory, number=1)
+    ctx = begin(method, task_of(net, 1, used=6), memory, number=1)
     past, factors = past_subspaces(ctx), lora_factors(ctx)
     assert set(past) == set(MODULES)
     start = {name: A.detach().clone() for name, (A, _) in factors.items()}
@@ -50,11 +50,12 @@ def test_steps_of_adamw_leave_the_past_alone(layer):
 def test_without_the_projection_of_the_step_adamw_would_leave_the_free_directions():
     net, memory = after_one_task()
     method = build_method(parse_options(OPTIONS))
-    ctx = begin(method, task_of(net, 1, (6, 4), used=6), MODULES, memory, number=1)
+    ctx = begin(method, task_of(net, 1, used=6), memory, number=1)
     A, past = lora_factors(ctx)["first"][0], past_subspaces(ctx)["first"]
+    (batch,) = ctx.data.plain_batches(range(40), 40)
     for _ in range(3):  # B is zero before the first step, and with it the gradient of A
         ctx.optimizer.zero_grad()
-        ctx.data.loss().backward()
+        ctx.data.loss(batch)["loss"].backward()
         method.after_backward(ctx)
         torch.testing.assert_close(past.without(A.grad), A.grad, rtol=0, atol=1e-6)
         ctx.optimizer.step()
@@ -65,9 +66,9 @@ def test_without_the_projection_of_the_step_adamw_would_leave_the_free_direction
 
 def test_the_first_task_is_plain_lora():
     net = TwoLayers()
-    data = task_of(net, 0, (6, 4), used=3)
-    plain, _ = learn({"name": "lora", "r": 3}, data, MODULES)
-    own, memory = learn(OPTIONS, data, MODULES)
+    data = task_of(net, 0, used=3)
+    plain, _ = learn_from({"name": "lora", "r": 3}, data)
+    own, memory = learn_from(OPTIONS, data)
     assert all(map(torch.equal, plain.factors["first"], own.factors["first"]))
     assert memory.num_bytes()["statistics"] > 0
 
@@ -75,10 +76,10 @@ def test_the_first_task_is_plain_lora():
 def test_the_memory_holds_its_share_of_every_task():
     net, memory, tasks = TwoLayers(), Memory(), []
     for number in range(3):
-        data = task_of(net, number, (6, 4), used=3)
-        _, memory = learn(OPTIONS, data, MODULES, memory, number=number)
+        data = task_of(net, number, used=3)
+        _, memory = learn_from(OPTIONS, data, memory, number=number)
         tasks.append(data.inputs)
-        ctx = begin(build_method(parse_options(OPTIONS)), data, MODULES, memory, number=number + 1)
+        ctx = begin(build_method(parse_options(OPTIONS)), data, memory, number=number + 1)
         outside = past_subspaces(ctx)["first"].without
         # Of the first linear's inputs, which no training changes.
         assert all(outside(x).square().sum() <= 0.2 * x.square().sum() + 1e-5 for x in tasks)
@@ -88,8 +89,8 @@ def test_the_memory_holds_its_share_of_every_task():
 def test_where_nothing_is_free_nothing_is_learnt():
     net = TwoLayers()
     options = OPTIONS | {"subspace_energy": 1.0}
-    _, memory = learn(options, task_of(net, 0, (6, 4), used=6), MODULES)
-    update, _ = learn(options, task_of(net, 1, (6, 4), used=6), MODULES, memory, number=1)
+    _, memory = learn_from(options, task_of(net, 0, used=6))
+    update, _ = learn_from(options, task_of(net, 1, used=6), memory, number=1)
     assert update.ranks["first"] == 0
     assert "first" not in update.factors
 

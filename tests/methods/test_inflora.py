@@ -17,10 +17,9 @@ from codyra.methods.pieces.subspace import past_subspaces
 from codyra.update import TaskUpdate
 from engine.faults import Killed, contents
 from families.tiny_lms import save_gpt2, save_llama
-from methods.regression import begin, learn, step, task_of
+from methods.toy_task import begin, learn_from, step, task_of
 from tiny_nets import TwoLayers
 
-MODULES = ("first", "second")
 QUIET = Narrator(quiet=True)
 
 
@@ -55,8 +54,8 @@ def projectors(ctx):
 def test_a_stream_of_three_tasks(layer):
     net, memory = TwoLayers(layer), Memory()
     for number in range(3):
-        data, method = task_of(net, number, (6, 4), used=3), method_of(subspace_energy=0.6)
-        ctx = begin(method, data, MODULES, memory, number)
+        data, method = task_of(net, number, used=3), method_of(subspace_energy=0.6)
+        ctx = begin(method, data, memory, number)
         before, factors = projectors(ctx), lora_factors(ctx)
         assert bool(before) == (number > 0)
         start = {name: A.detach().clone() for name, (A, _) in factors.items()}
@@ -85,9 +84,9 @@ def test_a_stream_of_three_tasks(layer):
 
 def test_the_rows_are_the_leading_directions_of_what_the_past_left():
     net = TwoLayers()
-    _, memory = learn({"name": "inflora", "r": 2}, task_of(net, 0, (6, 4), used=2), MODULES)
-    data = task_of(net, 1, (6, 4), used=5)
-    ctx = begin(method_of(), data, MODULES, memory, number=1)
+    _, memory = learn_from({"name": "inflora", "r": 2}, task_of(net, 0, used=2))
+    data = task_of(net, 1, used=5)
+    ctx = begin(method_of(), data, memory, number=1)
     x = inputs_of(data, ctx)["first"]
     x = x - x @ projectors(ctx)["first"]
     leading = torch.linalg.svd(x).Vh[:2]
@@ -97,8 +96,8 @@ def test_the_rows_are_the_leading_directions_of_what_the_past_left():
 
 def test_the_memory_after_a_task_is_of_the_network_that_learnt_it():
     net = TwoLayers()
-    data, method = task_of(net, 0, (6, 4), used=6), method_of(subspace_energy=0.5)
-    ctx = begin(method, data, MODULES)
+    data, method = task_of(net, 0, used=6), method_of(subspace_energy=0.5)
+    ctx = begin(method, data)
     for _ in range(50):
         step(method, ctx)
     inputs = inputs_of(data, ctx)["second"]
@@ -110,14 +109,14 @@ def test_the_memory_after_a_task_is_of_the_network_that_learnt_it():
 
 def test_without_enough_free_directions_there_are_fewer_ranks():
     net = TwoLayers()
-    _, memory = learn({"name": "inflora", "r": 2}, task_of(net, 0, (6, 4), used=5), MODULES, tasks=1)
-    update, memory = learn(
-        {"name": "inflora", "r": 4}, task_of(net, 1, (6, 4), used=6), MODULES, memory, number=1, tasks=2
+    _, memory = learn_from({"name": "inflora", "r": 2}, task_of(net, 0, used=5), tasks=1)
+    update, memory = learn_from(
+        {"name": "inflora", "r": 4}, task_of(net, 1, used=6), memory, number=1, tasks=2
     )
     assert update.full_ranks == {"first": 4, "second": 4}
     assert update.ranks["first"] == 1
-    update, memory = learn(
-        {"name": "inflora", "r": 4}, task_of(net, 2, (6, 4), used=6), MODULES, memory, number=2, tasks=3
+    update, memory = learn_from(
+        {"name": "inflora", "r": 4}, task_of(net, 2, used=6), memory, number=2, tasks=3
     )
     assert update.ranks["first"] == 0
     assert "first" not in update.factors
@@ -126,7 +125,7 @@ def test_without_enough_free_directions_there_are_fewer_ranks():
 
 def test_the_memory_counts_the_smaller_basis():
     net = TwoLayers()
-    _, memory = learn({"name": "inflora"}, task_of(net, 0, (6, 4), used=2), MODULES, tasks=1)
+    _, memory = learn_from({"name": "inflora"}, task_of(net, 0, used=2), tasks=1)
     assert memory.stores["statistics", "subspace"]["first"].shape == (6, 2)
     sizes = {name: basis.shape for store in memory.stores.values() for name, basis in store.items()}
     assert all(held <= features / 2 for features, held in sizes.values())

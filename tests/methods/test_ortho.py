@@ -10,7 +10,7 @@ from codyra.engine.run import run
 from codyra.methods import Memory, build_method, parse_options
 from codyra.methods.pieces.lora import lora_factors
 from codyra.update import TaskUpdate, compose
-from methods.regression import begin, learn, step, task_of
+from methods.toy_task import begin, learn_from, step, task_of
 from tiny_nets import TwoLayers
 
 MODULES = ("first", "second")
@@ -22,7 +22,7 @@ def started(past, A, B=None, **options):
     memory = Memory()
     memory.store("statistics", "past_A")["first"] = torch.tensor(past)
     net = TwoLayers()
-    ctx = begin(method, task_of(net, 0, (6, 4), 6), ["first"], memory, number=1)
+    ctx = begin(method, task_of(net, 0, used=6), memory, number=1, linears=["first"])
     own_A, own_B = lora_factors(ctx)["first"]
     with torch.no_grad():
         own_A.copy_(torch.tensor(A))
@@ -60,9 +60,9 @@ def test_the_norm_of_factors_that_are_zero_has_a_gradient():
 def test_the_history_grows_by_a_rank_per_task_and_is_the_A_of_the_updates():
     memory, updates, net = None, [], TwoLayers()
     for number in range(3):
-        data = task_of(net, number, (6, 4), 6)
+        data = task_of(net, number, used=6)
         method = build_method(parse_options({"name": "o_lora", "r": 2}))
-        ctx = begin(method, data, MODULES, memory, number)
+        ctx = begin(method, data, memory, number)
         penalties = [step(method, ctx) for _ in range(4)]
         assert all((penalty is None) if number == 0 else (penalty.item() > 0) for penalty in penalties)
         updates.append(method.after_task(ctx))
@@ -76,13 +76,13 @@ def test_the_history_grows_by_a_rank_per_task_and_is_the_A_of_the_updates():
 
 def test_the_penalty_turns_A_away_from_the_history():
     net = TwoLayers()
-    _, memory = learn({"name": "o_lora", "r": 2}, task_of(net, 0, (6, 4), 6), MODULES)
+    _, memory = learn_from({"name": "o_lora", "r": 2}, task_of(net, 0, used=6))
     past = {name: rows.clone() for name, rows in memory.stores["statistics", "past_A"].items()}
     overlaps = []
     for weight in (0.0, 5.0):
         kept = Memory.from_tensors(memory.to_tensors())
         options = {"name": "o_lora", "r": 2, "ortho_weight": weight}
-        update, _ = learn(options, task_of(net, 1, (6, 4), 6), MODULES, kept, number=1, steps=60)
+        update, _ = learn_from(options, task_of(net, 1, used=6), kept, number=1, steps=60)
         overlaps.append(sum((past[name] @ A.T).abs().sum() for name, (A, _) in update.factors.items()))
     assert overlaps[1] < overlaps[0] / 3
 
@@ -90,11 +90,9 @@ def test_the_penalty_turns_A_away_from_the_history():
 def test_without_weights_it_is_lora_in_sequence():
     net, memory = TwoLayers(), Memory()
     for number in range(2):
-        data = task_of(net, number, (6, 4), 6)
-        plain, _ = learn({"name": "lora", "r": 2}, data, MODULES, number=number)
-        own, memory = learn(
-            {"name": "o_lora", "r": 2, "ortho_weight": 0.0}, data, MODULES, memory, number=number
-        )
+        data = task_of(net, number, used=6)
+        plain, _ = learn_from({"name": "lora", "r": 2}, data, number=number)
+        own, memory = learn_from({"name": "o_lora", "r": 2, "ortho_weight": 0.0}, data, memory, number=number)
         assert all(map(torch.equal, plain.factors["first"], own.factors["first"]))
         assert all(map(torch.equal, plain.factors["second"], own.factors["second"]))
 
@@ -116,8 +114,8 @@ def test_a_run_keeps_what_it_declares_and_its_branches_add_up(config, tmp_path):
 def test_branches_are_merged_by_adding_them():
     net, memory, updates = TwoLayers(), Memory(), []
     for number in range(3):
-        data = task_of(net, number, (6, 4), 6)
-        update, memory = learn({"name": "o_lora", "r": 2}, data, MODULES, memory, number=number)
+        data = task_of(net, number, used=6)
+        update, memory = learn_from({"name": "o_lora", "r": 2}, data, memory, number=number)
         updates.append(update)
     base = {f"{name}.weight": net.get_parameter(f"{name}.weight").detach() for name in MODULES}
     merged = compose(net, base, updates)

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from codyra.errors import UserError
-from codyra.methods import TaskContext, build_method, method_names, option_names, parse_options
+from codyra.methods import build_method, method_names, option_names, parse_options
 from codyra.methods.base import Head
 from codyra.methods.pieces.distill import Distill
-from methods.toy_task import ToyData
+from methods.toy_task import toy_context, train
 
 
 class Net(nn.Module):
@@ -22,38 +22,14 @@ class Net(nn.Module):
         return self.second(torch.tanh(self.first(x)))
 
 
-def context(net, total_steps=10, previous=None):
-    names = [name for name, _ in net.named_parameters()]
-    return TaskContext(
-        net,
-        ["first", "second"],
-        names,
-        task_index=0,
-        total_steps=total_steps,
-        previous=previous,
-        num_tasks=1,
-        make_data=lambda index: ToyData(net, seed=index),
-    )
-
-
 def learn(method, net, total_steps=10, previous=None):
     """One task of a tiny regression; gives (update, number of trained parameters)."""
-    ctx = context(net, total_steps, previous)
+    ctx = toy_context(net, num_tasks=1, total_steps=total_steps, previous=previous)
     method.before_task(ctx)
     method.collect(ctx)
     num_trained = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
     if method.trains:
-        ctx.optimizer = torch.optim.AdamW(method.param_groups(ctx, 0.05))
-        method.optimizer_ready(ctx)
-        inputs, targets = torch.randn(8, 6), torch.randn(8, 4)
-        for _ in range(total_steps):
-            ctx.optimizer.zero_grad()
-            loss = (net(inputs) - targets).square().mean()
-            penalty = method.penalty(ctx)
-            (loss if penalty is None else loss + penalty).backward()
-            method.after_backward(ctx)
-            ctx.optimizer.step()
-            method.after_step(ctx)
+        train(method, ctx)
     return method.after_task(ctx), num_trained
 
 
@@ -101,7 +77,7 @@ def test_a_carried_adapter_goes_on_where_it_stopped(alpha):
     method = build_method(parse_options({"name": "lora", "r": 3, "alpha": alpha, "carry": "continue"}))
     first, _ = learn(method, net)
     assert first.kind == "cumulative"
-    ctx = context(net, previous=first)
+    ctx = toy_context(net, previous=first)
     method.before_task(ctx)
     resumed = method.adapter.extract(ctx, "cumulative")
     method.adapter.discard(ctx)
