@@ -157,11 +157,14 @@ def test_dry_run_checks_every_method_and_writes_nothing(stream, tmp_path, comman
     assert not (tmp_path / "out").exists()
 
 
-def test_a_method_that_cannot_run_is_one_line_before_anything_runs(stream, tmp_path, command):
-    methods = "zero_shot,lora:targets=[nothing_like_it]"
+def test_all_methods_that_cannot_run_are_one_line_before_anything_runs(stream, tmp_path, command):
+    methods = "lora:targets=[nothing_like_it],zero_shot,zscl,energy:targets=[nothing_like_it]"
     code, out, err = command("compare", stream, "--methods", methods, "--out", tmp_path / "out")
     assert code == 2
-    assert err.startswith("codyra: --methods lora:targets=[nothing_like_it]: ")
+    assert err.startswith(
+        "codyra: --methods lora:targets=[nothing_like_it],energy:targets=[nothing_like_it]: "
+    )
+    assert "; --methods zscl: " in err
     assert len(err.splitlines()) == 1
     assert "started" not in out
     assert not (tmp_path / "out").exists()

@@ -40,15 +40,20 @@ def check_and_estimate(comparison: Comparison, at_once: int, narrator: Narrator)
     A method is checked with the first seed that is missing; seeds change draws, not what is possible.
 
     Raises:
-        UserError: a method cannot run on this model and stream, or the disk cannot hold the runs.
+        UserError: methods that cannot run on this model and stream, all of them, or the disk cannot hold the runs.
     """
     missing = [job for job in comparison.jobs if not job.finished]
     seconds, memory, disk = 0.0, 0, 0
+    refused: dict[str, list[str]] = {}
     for label in comparison.labels:
         jobs = [job for job in missing if job.label == label]
         if not jobs:
             continue
-        cost = _estimate(jobs[0], _Named(narrator, label))
+        try:
+            cost = _estimate(jobs[0], _Named(narrator, label))
+        except UserError as error:
+            refused.setdefault(str(error), []).append(label)
+            continue
         begun = sum(job.num_finished_tasks for job in jobs)
         share = 1 - begun / sum(job.num_tasks for job in jobs)
         seconds += cost.seconds * share * len(jobs)
@@ -58,6 +63,9 @@ def check_and_estimate(comparison: Comparison, at_once: int, narrator: Narrator)
             f"{label}: {count(len(jobs), 'run')}, about {duration(cost.seconds)} and {size(cost.disk_bytes)} of disk "
             "each"
         )
+    if refused:
+        reasons = [f"--methods {','.join(labels)}: {reason}" for reason, labels in refused.items()]
+        raise UserError("; ".join(reasons))
     if missing:
         check_disk(comparison.folder, disk)
         done = len(comparison.jobs) - len(missing)
@@ -72,13 +80,10 @@ def check_and_estimate(comparison: Comparison, at_once: int, narrator: Narrator)
 
 
 def _estimate(job: Job, narrator: Narrator) -> Estimate:
-    try:
-        plan = make_plan(job.config, {}, narrator)
-        if plan.accelerator.num_processes > 1:
-            raise UserError("compare starts processes of its own; start it without accelerate launch")
-        cost = estimate(plan, len(plan.tasks))
-    except UserError as error:
-        raise UserError(f"--methods {job.label}: {error}") from None
+    plan = make_plan(job.config, {}, narrator)
+    if plan.accelerator.num_processes > 1:
+        raise UserError("compare starts processes of its own; start it without accelerate launch")
+    cost = estimate(plan, len(plan.tasks))
     # The runs need the memory of the accelerator that this took.
     del plan
     gc.collect()
