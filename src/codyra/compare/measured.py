@@ -93,7 +93,7 @@ def _figures(view: RunView, budget: Budget) -> Figures:
         "drift": known.drift[-1] if known.drift else None,
         "mean_rank": spread(known.mean_rank)[0],
         "trainable_parameters": view.manifest.method.trainable_parameters,
-        "kept_kb": known.memory_bytes[-1] / 1e3 if known.memory_bytes else 0.0,
+        "kept_kb": max(known.memory_bytes, default=0) / 1e3,
         "extra_parameters": known.extra_parameters[-1] if known.extra_parameters else 0,
         "ms_per_example": _ms_per_example(view),
         "seconds_per_step": _over(_sum(train_seconds), sum(budget.steps)),

@@ -49,7 +49,7 @@ COSTS = (
     Column("peak_mib", "peak memory, MiB", digits=0),
 )
 KEPT = (
-    Column("kept_kb", "kept at the end, kB", digits=1),
+    Column("kept_kb", "most kept, kB", digits=1),
     Column("extra_parameters", "extra parameters at inference", digits=None),
 )
 
