@@ -42,11 +42,17 @@ def stream(config, tmp_path):
     }
 
 
-@pytest.mark.parametrize("method", ["codyra", "lora", "continue"])
-def test_appended_is_the_same_as_planned(stream, tmp_path, method):
-    overrides = {"codyra": [], "lora": ["method.name=lora"]}.get(
-        method, ["method.name=lora", "method.carry=continue"]
-    )
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["method.name=lora"],
+        ["method.name=lora", "method.carry=continue"],
+        ["method.name=gpm", "method.r=2"],
+        ["method.name=ewc", "method.r=2"],
+    ],
+)
+def test_appended_is_the_same_as_planned(stream, tmp_path, overrides):
     whole = run(stream["whole"], tmp_path / "whole", overrides=overrides, narrator=QUIET).folder
     folder = run(stream["first"], tmp_path / "run", overrides=overrides, narrator=QUIET).folder
     before = contents(folder)
@@ -58,6 +64,15 @@ def test_appended_is_the_same_as_planned(stream, tmp_path, method):
     assert append(folder, stream["more"], QUIET).metrics == grown.metrics, (
         "the same tasks are not learnt twice"
     )
+
+
+def test_nothing_is_appended_where_the_number_of_tasks_had_to_be_known(stream, tmp_path):
+    overrides = ["method.name=inflora", "method.r=2"]
+    folder = run(stream["first"], tmp_path / "run", overrides=overrides, narrator=QUIET).folder
+    before = contents(folder)
+    with pytest.raises(UserError, match=r"inflora shares out its room among .* which was 2; give all tasks"):
+        append(folder, stream["more"], QUIET)
+    assert contents(folder) == before
 
 
 def test_what_a_partial_stream_left_out_can_be_appended(stream, tmp_path):

@@ -11,6 +11,7 @@ from codyra.engine.lock import only_writer
 from codyra.engine.progress import Narrator
 from codyra.engine.run import Run, learn
 from codyra.errors import UserError
+from codyra.methods import read_declaration
 from codyra.reading import parse_yaml, read_text
 
 
@@ -23,8 +24,8 @@ def append(run: Path, more: Path, narrator: Narrator | None = None) -> Run:
     the same command.
 
     Raises:
-        UserError: the run is unfinished, `more` says something else than the run, a task exists already, or base
-            model or data changed since.
+        UserError: the run is unfinished, its method had to know the number of tasks, `more` says something else than
+            the run, a task exists already, or base model or data changed since.
         GuardRefused: the guard of the run did not accept an update.
     """
     folder = RunFolder(run)
@@ -53,6 +54,11 @@ def _extended(folder: RunFolder, more: Path) -> RunConfig | None:
         raise UserError(
             f"{folder.path}: {learnt} of {len(names)} tasks are learnt; finish it first: codyra run "
             f"{folder.path / 'config.yaml'} --out {folder.path}"
+        )
+    if read_declaration(stored.method.name).needs_number_of_tasks:
+        raise UserError(
+            f"{folder.path}: {stored.method.name} shares out its room among the number of tasks that it is told, which "
+            f"was {len(names)}; give all tasks to one new run, or begin one with a method that needs no such number"
         )
     content = stored.model_dump(mode="json")
     if isinstance(given.train.epochs, dict):
