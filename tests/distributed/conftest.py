@@ -142,7 +142,7 @@ def stream(tmp_path):
     def write(save=save_llama, dtype="float64", quantize=None, method=(), train=(), choices=None):
         config = {
             "model": {"name": str(save(tmp_path / "model")), "dtype": dtype, "quantize": quantize},
-            "method": ANSWERS["method"] | dict(method),
+            "method": dict(method) if "name" in method else ANSWERS["method"] | dict(method),
             "train": ANSWERS["train"] | dict(train),
             "stream": ANSWERS["stream"] | {"tasks": [task | {"choices": choices} for task in tasks]},
         }

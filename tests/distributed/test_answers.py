@@ -15,7 +15,7 @@ from families.tiny_lms import save_gpt2
     [
         ({"train": {"clip": 0.5, "gradient_checkpointing": True}}, 1e-6),
         ({"dtype": "float32", "train": {"micro_batch_size": 2}}, 1e-3),
-        ({"method": {"name": "lora"}, "train": {"micro_batch_size": None, "batch_size": 1}}, 1e-6),
+        ({"method": {"name": "lora", "r": 4}, "train": {"micro_batch_size": None, "batch_size": 1}}, 1e-6),
         ({"dtype": "float32", "quantize": "8bit", "train": {"gradient_checkpointing": True}}, 1e-3),
         ({"dtype": "float32", "quantize": "4bit"}, 1e-3),
         ({"save": save_gpt2, "choices": WORDS[:3], "train": {"steps": None, "epochs": 1.7}}, 1e-6),
@@ -45,7 +45,7 @@ def test_more_processes_than_there_are_batches_to_score(stream, command, launch,
 def test_two_killed_processes_continue_as_two(stream, launch, tmp_path):
     path = stream(
         dtype="float32",
-        method={"name": "lora", "dropout": 0.3},
+        method={"name": "lora", "r": 4, "dropout": 0.3},
         train={"steps": 30, "checkpoint_steps": 3, "gradient_checkpointing": True},
     )
     launch("run", path, "--out", tmp_path / "whole")
