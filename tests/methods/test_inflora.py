@@ -123,6 +123,32 @@ def test_without_enough_free_directions_there_are_fewer_ranks():
     assert memory.stores["statistics", "complement"]["first"].shape == (6, 0)
 
 
+def test_directions_without_any_input_are_not_trained():
+    net = TwoLayers()
+    data, method = task_of(net, 0, used=1), method_of()
+    ctx = begin(method, data)
+    A, B = lora_factors(ctx)["first"]
+    assert A[0].any()
+    assert not A[1].any()
+    for _ in range(5):
+        step(method, ctx)
+    assert B[:, 0].any()
+    assert not B[:, 1].any()
+    assert method.after_task(ctx).ranks["first"] == 1
+
+
+def test_a_checkpoint_holds_the_fixed_factor():
+    net, method = TwoLayers(), method_of()
+    ctx = begin(method, task_of(net, 0, used=3))
+    state = {name: kept.clone() for name, kept in method.adapter.save_state(ctx).items()}
+    with torch.no_grad():
+        for A, _ in lora_factors(ctx).values():
+            A.add_(1)
+    method.adapter.load_state(ctx, state)
+    for name, (A, _) in lora_factors(ctx).items():
+        assert torch.equal(A, state[name])
+
+
 def test_the_memory_counts_the_smaller_basis():
     net = TwoLayers()
     _, memory = learn_from({"name": "inflora"}, task_of(net, 0, used=2), tasks=1)

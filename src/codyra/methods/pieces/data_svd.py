@@ -7,15 +7,15 @@ With M (D, K) the directions that past tasks used (subspace.py), A (R, D) gets t
     (I - M M^T) C (I - M M^T)
 
 as its rows, each of length 1/sqrt(3): A M = 0 and 3 A A^T = I. Where A stays fixed, no update changes what a linear
-makes of an x in span(M). Linears that read the same tensor get the same A. Where fewer than R directions are free, A
-has as many rows, and zeros below them.
+makes of an x in span(M). Linears that read the same tensor get the same A. Where the task uses fewer than R free
+directions, A has as many rows, and zeros below them: Adam would make full steps of the rounding of any other.
 """
 
 import torch
 
 from codyra.methods.context import TaskContext
 from codyra.methods.pieces.lora import lora_factors
-from codyra.methods.pieces.subspace import KeepsSubspace, Subspace, past_subspaces, second_moments
+from codyra.methods.pieces.subspace import ROUNDING, KeepsSubspace, Subspace, past_subspaces, second_moments
 
 LENGTH = 3**-0.5
 """Of the rows of A, as released: about that of a row of LoRA's own draw."""
@@ -30,7 +30,8 @@ class DataSvd(KeepsSubspace):
         sums, first_of = second_moments(ctx)
         for first, C_DD in sums.items():
             before = past.get(first, Subspace.empty(C_DD))
-            _, ascending_DF = before.free_directions(C_DD)
+            energy_F, ascending_DF = before.free_directions(C_DD)
+            ascending_DF = ascending_DF[:, energy_F > ROUNDING * C_DD.double().trace()]
             for A_RD in (factors[name][0] for name in first_of if first_of[name] == first):
                 leading_RD = ascending_DF.flip(1).T[: len(A_RD)]
                 A_RD.zero_()[: len(leading_RD)] = LENGTH * leading_RD

@@ -121,7 +121,7 @@ class KeepsSubspace(Piece):
             (complements if after.complement else bases)[name] = after.basis.cpu()
 
     def finish(self, ctx: TaskContext, update: TaskUpdate) -> TaskUpdate:
-        """Ranks for which no free direction was left have rows of zeros in A: they add nothing and are dropped."""
+        """Ranks for which A was given no direction have rows of zeros there: they add nothing and are dropped."""
         live = {name: A_RD.any(dim=1) for name, (A_RD, _) in update.factors.items()}
         factors = {
             name: (A_RD[live[name]], B_OR[:, live[name]])
