@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import re
 import shutil
 import signal
@@ -46,7 +45,7 @@ def stream(pictures, tmp_path_factory) -> str:
 class Done:
     """A process that has ended already, because the run was made in this one."""
 
-    def __init__(self, job, at_once):
+    def __init__(self, job, at_once, place):
         self.code = 0
         try:
             run(job.file, job.folder, narrator=QUIET)
@@ -107,6 +106,18 @@ def test_the_table_is_what_the_run_folders_say(finished):
         line = cell(finished, "lora:r=1", metric, position=1)
         assert float(line["value"]) == pytest.approx(statistics.mean(minus))
         assert float(line["std"]) == pytest.approx(statistics.stdev(minus) / 2**0.5)
+    for metric in ("average", "last", "forgetting_max", "learning_accuracy"):
+        values = [found["lora:r=1", seed]["own_label_space"][metric] for seed in (1, 2)]
+        line = cell(finished, "lora:r=1", f"own_{metric}")
+        assert float(line["value"]) == pytest.approx(statistics.mean(values))
+    for task, scores in found["lora:r=1", 1]["per_task"].items():
+        values = [scores["last"]["score"], found["lora:r=1", 2]["per_task"][task]["last"]["score"]]
+        (line,) = (
+            line
+            for line in cells(finished)
+            if (line["method"], line["metric"], line["data_set"]) == ("lora:r=1", "last", task)
+        )
+        assert float(line["value"]) == pytest.approx(statistics.mean(values))
     assert float(cell(finished, "lora:r=1", "drift")["value"]) == pytest.approx(
         statistics.mean(found["lora:r=1", seed]["drift"][-1] for seed in (1, 2))
     )
@@ -190,7 +201,11 @@ def test_a_run_that_fails_does_not_lose_the_others(stream, tmp_path, command):
         in err
     )
     assert "Not finished: lora:train.lr=1e30, seed 4." in out
-    assert [line["method"] for line in cells(tmp_path / "out") if line["metric"] == "last"] == ["zero_shot"]
+    assert [
+        line["method"]
+        for line in cells(tmp_path / "out")
+        if (line["metric"], line["data_set"]) == ("last", "")
+    ] == ["zero_shot"]
     assert "One seed: no figure here has an error" in (tmp_path / "out" / "compare.html").read_text()
     code, _, _ = command(*arguments)
     assert code == 2, "the one that failed is tried again"
@@ -220,7 +235,7 @@ def test_answers_have_op_and_backward_transfer(tmp_path):
         str(tmp_path / "stream.yaml"), "lora,full", [0], out, reference="lora", narrator=QUIET
     )
     assert failed == {}
-    metrics = {line["metric"] for line in cells(out)}
+    metrics = {line["metric"] for line in cells(out) if not line["data_set"]}
     assert {"overall_performance", "bwt", "bwt_trace", "bwt_clipped"} <= metrics
     assert not {"transfer", "average", "last"} & metrics
     assert (cell(out, "lora", "steps")["value"], cell(out, "lora", "examples")["value"]) == ("2", "6")
@@ -236,15 +251,60 @@ def test_seeds_are_numbers(stream, command, seeds):
     assert "--seeds" in err
 
 
-def test_data_that_changed_between_runs_is_not_averaged(stream, tmp_path, finished, pictures):
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        (lambda manifest: manifest["data"][0].update(fingerprint="0" * 64), "learnt other data than"),
+        (lambda manifest: manifest["base"].update(sha256="0" * 64), "started from another base model than"),
+    ],
+)
+def test_what_changed_between_runs_is_not_averaged(stream, tmp_path, finished, what, words):
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     manifest = out / "lora-r=1" / "seed-2" / "manifest.json"
     content = json.loads(manifest.read_text())
-    content["data"][0]["fingerprint"] = "0" * 64
+    what(content)
     manifest.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="learnt other data than"):
+    with pytest.raises(UserError, match=words):
         compare(stream, "zero_shot", [1], out, narrator=QUIET)
+
+
+def test_a_comparison_goes_on_without_being_told_its_methods_and_seeds(
+    stream, tmp_path, finished, monkeypatch
+):
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    shutil.rmtree(out / "lora-r=1" / "seed-2")
+    started = []
+    monkeypatch.setattr(runs, "_start", lambda job, *rest: started.append(job.name) or Done(job, *rest))
+    results, failed = compare(stream, out=out, narrator=QUIET)
+    assert not failed
+    assert started == ["lora:r=1, seed 2"]
+    assert results.comparison.stored.seeds == (1, 2)
+    with pytest.raises(UserError, match="new holds no comparison yet; name its methods"):
+        compare(stream, out=tmp_path / "new", narrator=QUIET)
+
+
+def test_runs_at_once_share_cores_and_devices(monkeypatch):
+    monkeypatch.setattr(runs, "_num_cores", lambda: 9)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert runs._share(2, 1) == {"OMP_NUM_THREADS": "4"}
+    assert runs._share(20, 1) == {"OMP_NUM_THREADS": "1"}
+    monkeypatch.setattr(runs.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(runs.torch.cuda, "device_count", lambda: 2)
+    assert [runs._share(3, place).get("CUDA_VISIBLE_DEVICES") for place in range(3)] == ["0", "1", "0"]
+    assert "CUDA_VISIBLE_DEVICES" not in runs._share(1, 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert runs._share(2, 1) == {"OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "7"}
+
+
+@pytest.mark.parametrize(("threads", "at_once", "count"), [(8, 4, 1), (2, 3, 3), (2, 9, 4)])
+def test_runs_that_share_all_cores_take_no_less_time(monkeypatch, threads, at_once, count):
+    monkeypatch.setattr(runs, "_num_cores", lambda: 8)
+    monkeypatch.setattr(runs.torch, "get_num_threads", lambda: threads)
+    assert runs._independent(at_once) == count
 
 
 @pytest.mark.slow
@@ -280,4 +340,3 @@ def test_real_processes_interrupted_and_continued(stream, tmp_path):
         for method in ("lora", "zero_shot")
     }
     assert all(peak > 0 for peak in peaks.values())
-    assert os.environ.get("OMP_NUM_THREADS") == "1"

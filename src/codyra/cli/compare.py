@@ -14,10 +14,15 @@ from codyra.errors import UserError
 def compare(
     config: Annotated[str, typer.Argument(help="a YAML file or the name of a preset")],
     methods: Annotated[
-        str,
-        typer.Option(help="names with commas between them, options as in codyra,lora:r=4,full:train.lr=1e-5"),
-    ],
-    seeds: Annotated[str, typer.Option(help="seeds of every method, with commas between them")] = "0,1,2",
+        str | None,
+        typer.Option(
+            help="names with commas between them, options as in codyra,lora:r=4,full:train.lr=1e-5; may be left out "
+            "where a comparison goes on"
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="seeds of every method, with commas between them; a new one has 0,1,2")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder; default runs/<config name>-compare")] = None,
     reference: Annotated[
         str | None, typer.Option(help="the method that the others are subtracted from; default codyra")
@@ -32,7 +37,8 @@ def compare(
 ) -> None:
     """Several methods on one stream with one budget: a table and a page; continues and extends what is there."""
     overrides = [word for item in set_ or [] for word in ("--set", item)]
-    words = ["codyra", "compare", config, "--methods", methods, "--seeds", seeds]
+    words = ["codyra", "compare", config, *(["--methods", methods] if methods else [])]
+    words += [*(["--seeds", seeds] if seeds else [])]
     words += [*(["--out", str(out)] if out else []), *(["--reference", reference] if reference else [])]
     words += [*(["--jobs", str(jobs)] if jobs > 1 else []), *overrides]
     with continue_with(*words, kept="finished runs and checkpoints are kept"):
@@ -44,7 +50,7 @@ def compare(
         results, failed = run(
             config,
             methods,
-            _seeds(seeds),
+            _seeds(seeds) if seeds is not None else (),
             out,
             overrides=set_ or [],
             reference=reference,

@@ -38,13 +38,22 @@ class Results:
         """
         style = self.comparison.labels.index(job.label) % NUM_STYLES
         found = measure(job, style)
-        others = list(self._measured.values())
-        if others and len(comparable_groups([others[0].run, found.run])) > 1:
-            raise UserError(
-                f"{job.folder}: learnt other data than {others[0].label}, seed {others[0].seed}; the data changed in "
-                "between: restore it and delete that run's folder, or choose another --out"
-            )
+        if first := next(iter(self._measured.values()), None):
+            self._check_same(job, first, found)
         self._measured[job.label, job.seed] = found
+
+    def _check_same(self, job: Job, first: Measured, found: Measured) -> None:
+        bases = [measured.run.view.manifest.base for measured in (first, found)]
+        if bases[0].sha256 != bases[1].sha256:
+            what, changed = "started from another base model", "the model"
+        elif len(comparable_groups([first.run, found.run])) > 1:
+            what, changed = "learnt other data", "the data"
+        else:
+            return
+        raise UserError(
+            f"{job.folder}: {what} than {first.label}, seed {first.seed}; {changed} changed in between: restore it and "
+            "delete that run's folder, or choose another --out"
+        )
 
     def table(self) -> Table | None:
         """The table of what is finished; None where nothing is."""
@@ -84,8 +93,8 @@ class Results:
 
 def compare(
     source: str,
-    methods: str,
-    seeds: Sequence[int],
+    methods: str | None = None,
+    seeds: Sequence[int] = (),
     out: Path | None = None,
     *,
     overrides: Sequence[str] = (),

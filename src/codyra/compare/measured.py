@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from codyra.compare.plan import Job
 from codyra.engine.config import RunConfig, num_shown
-from codyra.engine.folder_reader import RunView, TaskTiming, read_run
+from codyra.engine.folder_reader import RunView, StreamMetrics, TaskTiming, read_run
 from codyra.errors import UserError
 from codyra.report.runs import LabelledRun
 from codyra.report.seeds import spread
@@ -37,6 +37,7 @@ class Measured:
     run: LabelledRun
     budget: Budget
     figures: Figures
+    """`last/TASK` is the score of a task after the last one; `own_...` are figures in each task's own label space."""
 
 
 def measure(job: Job, style: int) -> Measured:
@@ -79,19 +80,16 @@ def _figures(view: RunView, budget: Budget) -> Figures:
     tasks = timing.tasks
     train_seconds = [task.train_seconds for task in tasks]
     return {
-        "transfer": known.transfer,
-        "average": known.average,
-        "last": known.last,
-        "overall_performance": known.overall_performance,
-        "learning_accuracy": known.learning_accuracy,
-        "forgetting_max": known.forgetting_max,
-        "forgetting_diag": known.forgetting_diag,
-        "bwt": known.bwt,
-        "bwt_trace": known.bwt_trace,
-        "bwt_clipped": known.bwt_clipped,
+        **_of_stream(known),
+        **{
+            f"own_{name}": value
+            for name, value in _of_stream(known.own_label_space or StreamMetrics()).items()
+        },
+        **{f"last/{name}": task.last.score if task.last else None for name, task in known.per_task.items()},
         "update_norm": spread(known.update_norm)[0],
         "drift": known.drift[-1] if known.drift else None,
         "mean_rank": spread(known.mean_rank)[0],
+        "survival_auc": spread(known.survival_auc)[0],
         "trainable_parameters": view.manifest.method.trainable_parameters,
         "kept_kb": max(known.memory_bytes, default=0) / 1e3,
         "extra_parameters": known.extra_parameters[-1] if known.extra_parameters else 0,
@@ -107,6 +105,10 @@ def _figures(view: RunView, budget: Budget) -> Figures:
         ),
         "peak_mib": view.manifest.peak_memory_bytes / 2**20 if view.manifest.peak_memory_bytes else None,
     }
+
+
+def _of_stream(metrics: StreamMetrics) -> Figures:
+    return {field.name: getattr(metrics, field.name) for field in fields(StreamMetrics)}
 
 
 def _learning_seconds(task: TaskTiming) -> float | None:

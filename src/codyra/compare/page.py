@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from codyra.compare.frontier import Spot, frontier
 from codyra.compare.statistics import over_seeds
-from codyra.compare.table import SCORES, SCORES_OF_ANSWERS, SIZES, Rows, budget_marks, every_run
+from codyra.compare.table import Rows, budget_marks, every_run
 from codyra.engine.progress import count
 from codyra.report.beside import block_table
 from codyra.report.charts import marker
@@ -13,7 +13,7 @@ from codyra.report.numbers import duration
 from codyra.report.page import document
 from codyra.report.provenance import what_ran
 from codyra.report.runs import differences
-from codyra.report.table import Column, Table
+from codyra.report.table import Block, Table
 from codyra.report.table_formats import NOT_THE_BENCHMARK, letters
 
 _PLOTS = (
@@ -34,8 +34,6 @@ def render(table: Table, rows: Rows, reference: str, missing: Sequence[str]) -> 
     """
     letter = letters(table.notes)
     blocks = {block.title: block for block in table.blocks}
-    first = next(iter(rows.values()))[0].run
-    columns = SCORES_OF_ANSWERS if first.view.manifest.of_answers else SCORES
     seeds = sorted({run.seed for runs in rows.values() for run in runs})
     sections = [
         tag("section", tag("h2", "Frontier"), *_frontiers(rows)),
@@ -43,9 +41,9 @@ def render(table: Table, rows: Rows, reference: str, missing: Sequence[str]) -> 
             tag(
                 "section",
                 tag("h2", title),
-                *_explained(title, reference),
+                *_explained(block, reference),
                 scroll_box(block_table(block, letter, captioned=False), title),
-                *([folded("Every run", _all_runs(columns, rows))] if title == "Scores" else []),
+                *([folded("Every run", _all_runs(rows))] if title == "Scores" else []),
             )
             for title, block in blocks.items()
         ),
@@ -125,14 +123,15 @@ def _frontiers(rows: Rows) -> list[Markup]:
     ]
 
 
-def _all_runs(columns: Sequence[Column], rows: Rows) -> Markup:
-    return scroll_box(block_table(every_run((*columns, *SIZES[:3]), rows), {}, captioned=False), "Every run")
+def _all_runs(rows: Rows) -> Markup:
+    return scroll_box(block_table(every_run(rows), {}, captioned=False), "Every run")
 
 
-def _explained(title: str, reference: str) -> list[Markup]:
+def _explained(block: Block, reference: str) -> list[Markup]:
     """What a reader must know to read one of the tables."""
     words = {
-        "Size of the updates": "Norms are Frobenius norms over all weights; drift is the distance from the base model.",
+        "Size of the updates": "Norms are Frobenius norms over all weights; drift is the distance from the base model. "
+        "Survival AUC: how well a rank's first gate alone tells whether it is kept; near 1 the draw chose the ranks.",
         "Properties, declared and measured": "What a method says of itself, and the bytes and parameters that its runs "
         "really kept; the updates themselves, of which every state is made again, are not counted.",
         "Cost": "Wall clock of this machine. Runs that ran beside each other, or beside other programs, took longer "
@@ -140,13 +139,17 @@ def _explained(title: str, reference: str) -> list[Markup]:
         "Budget": "Counted in the training logs. Passes over the data beside the steps are not in it; they are in the "
         "seconds of work.",
     }
-    if title.startswith("Minus"):
-        words[title] = (
+    if any(column.metric.startswith("own_") for column in block.columns):
+        words["Scores"] = (
+            "Own classes: every task is scored among its own class names, so it has to be known."
+        )
+    if block.title.startswith("Minus"):
+        words[block.title] = (
             f"Runs of one seed share shots, batches and starting values: each is compared with that of {reference} "
             "before the mean is taken. A difference below two standard errors may well be chance; with three seeds or "
             "fewer, a larger one too."
         )
-    return [tag("p", words[title], class_="note")] if title in words else []
+    return [tag("p", words[block.title], class_="note")] if block.title in words else []
 
 
 def _equality(rows: Rows) -> list[Markup]:
@@ -171,9 +174,7 @@ def _equality(rows: Rows) -> list[Markup]:
     if unlike:
         parts.append(tag("p", f"Not the same for all rows that train: {', '.join(unlike)}."))
     parts += [
-        tag("p", f"{label} {note}." if note[0].islower() else note, class_="warning")
-        for label, notes in marks.items()
-        for note in notes
+        tag("p", f"{label} {note}.", class_="warning") for label, notes in marks.items() for note in notes
     ]
     return parts
 

@@ -20,6 +20,7 @@ from codyra.reading import MAX_YAML_BYTES, checked, damaged, parse_yaml, read_te
 PLAN = "compare.yaml"
 FORMAT = 1
 MAX_LABEL = 100
+DEFAULT_SEEDS = (0, 1, 2)
 OWN_OF_TRAINING = "lr"
 """The one key of `train` that a method may have for itself; all others are the budget, or how it is spent."""
 
@@ -125,8 +126,8 @@ class Comparison:
 
 def plan_comparison(
     source: str,
-    methods: str,
-    seeds: Sequence[int],
+    methods: str | None = None,
+    seeds: Sequence[int] = (),
     out: Path | None = None,
     *,
     overrides: Sequence[str] = (),
@@ -137,9 +138,9 @@ def plan_comparison(
     Args:
         source: a YAML file or the name of a preset.
         methods: names with commas between them, each with options as `:key=value`.
-        seeds: of every method.
+        seeds: of every method; those of the comparison that is there by default, else DEFAULT_SEEDS.
         out: the folder; runs/<config name>-compare by default. A comparison that is there gets further methods and
-            seeds.
+            seeds, if any are given.
         overrides: `a.b=c` for every method.
         reference: label of the method that the others are compared with; by default the one of the comparison that is
             there, else codyra, else the first.
@@ -153,14 +154,19 @@ def plan_comparison(
     given = load_config(source, shared_overrides)
     folder = out if out is not None else Path("runs") / f"{given.name}-compare"
     before = _read(folder)
-    known = parse_methods(",".join(before.methods)) if before else []
+    known = _known_methods(folder, before) if before else []
+    if methods is None and not known:
+        raise UserError(
+            f"--methods: {folder} holds no comparison yet; name its methods, as in codyra,lora:r=16"
+        )
     known_texts = [entry.text for entry in known]
-    entries = [*known, *(entry for entry in parse_methods(methods) if entry.text not in known_texts)]
+    more = parse_methods(methods) if methods is not None else []
+    entries = [*known, *(entry for entry in more if entry.text not in known_texts)]
     labels = [entry.label for entry in entries]
     _check_labels(labels)
     _check_folders(entries)
     _check_options(of_methods, entries)
-    all_seeds = tuple(dict.fromkeys([*(before.seeds if before else ()), *seeds]))
+    all_seeds = tuple(dict.fromkeys([*(before.seeds if before else ()), *seeds])) or DEFAULT_SEEDS
     if reference is None and before and before.reference in labels:
         reference = before.reference
     if reference is None:
@@ -189,6 +195,13 @@ def plan_comparison(
     for job in ordered:
         RunFolder(job.folder).check_config(job.config)
     return Comparison(folder, stored, ordered)
+
+
+def _known_methods(folder: Path, before: Stored) -> list[Entry]:
+    try:
+        return parse_methods(",".join(before.methods))
+    except UserError as error:
+        damaged(within(folder, PLAN), str(error))
 
 
 def parse_methods(text: str) -> list[Entry]:

@@ -69,11 +69,11 @@ def check_and_estimate(comparison: Comparison, at_once: int, narrator: Narrator)
     if missing:
         check_disk(comparison.folder, disk)
         done = len(comparison.jobs) - len(missing)
+        seconds /= min(_independent(at_once), len(missing))
         narrator.say(
             f"{count(len(comparison.labels), 'method')} x {count(len(comparison.stored.seeds), 'seed')}: "
             f"{count(len(missing), 'run')} to do, {done} finished, {at_once} at a time; about "
-            f"{duration(seconds / min(at_once, len(missing)))}, up to {size(memory)} of memory a run, {size(disk)} of "
-            f"disk -> {comparison.folder}"
+            f"{duration(seconds)}, up to {size(memory)} of memory a run, {size(disk)} of disk -> {comparison.folder}"
         )
     else:
         narrator.say(f"{comparison.folder}: all {len(comparison.jobs)} runs are finished")
@@ -92,6 +92,13 @@ def _estimate(job: Job, narrator: Narrator) -> Estimate:
     return cost
 
 
+def _independent(at_once: int) -> int:
+    """How many of the runs do not share cores or an accelerator with others; here one run was measured alone."""
+    if torch.cuda.is_available():
+        return min(at_once, len(_devices()))
+    return min(at_once, max(1, _num_cores() // torch.get_num_threads()))
+
+
 def run_all(
     jobs: Sequence[Job], at_once: int, narrator: Narrator, on_finished: Callable[[Job], None]
 ) -> dict[str, str]:
@@ -104,7 +111,8 @@ def run_all(
         Name and error line of every run that failed; the others are finished.
     """
     waiting = deque(job for job in jobs if not job.finished)
-    running: dict[str, tuple[Job, subprocess.Popen[bytes], float]] = {}
+    running: dict[str, tuple[Job, subprocess.Popen[bytes], float, int]] = {}
+    places = deque(range(at_once))
     failed: dict[str, str] = {}
     learnt = {job.name: job.num_finished_tasks for job in waiting}
     total, left = sum(job.num_tasks for job in waiting), len(waiting)
@@ -116,9 +124,10 @@ def run_all(
                     job = waiting.popleft()
                     begun = f", continues after task {learnt[job.name]}" if learnt[job.name] else ""
                     narrator.say(f"{job.name}: started{begun} ({len(waiting)} waiting)")
-                    running[job.name] = job, _start(job, at_once), time.monotonic()
+                    place = places.popleft()
+                    running[job.name] = job, _start(job, at_once, place), time.monotonic(), place
                 time.sleep(_POLL_SECONDS)
-                for name, (job, process, started) in list(running.items()):
+                for name, (job, process, started, place) in list(running.items()):
                     code = process.poll()  # before its tasks are counted, so that none is missed
                     done = job.num_finished_tasks
                     if done > learnt[name]:
@@ -127,6 +136,7 @@ def run_all(
                     if code is None:
                         continue
                     del running[name]
+                    places.append(place)
                     left -= 1
                     if code == 0:
                         took = duration(time.monotonic() - started)
@@ -136,9 +146,9 @@ def run_all(
                         failed[name] = _error(job, code)
                         narrator.say(f"{name}: failed: {failed[name]}")
     finally:
-        for _, process, _ in running.values():
+        for _, process, *_ in running.values():
             process.terminate()  # a run may be stopped anywhere
-        for _, process, _ in running.values():
+        for _, process, *_ in running.values():
             process.wait()
     return failed
 
@@ -158,10 +168,9 @@ def _ended_when_told() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _start(job: Job, at_once: int) -> subprocess.Popen[bytes]:
-    """`codyra run` of this job; threads are shared out, because two programs that spin on one core crawl."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment = {"OMP_NUM_THREADS": str(max(1, cores // at_once)), **os.environ}
+def _start(job: Job, at_once: int, place: int) -> subprocess.Popen[bytes]:
+    """`codyra run` of this job, at one of `at_once` places."""
+    environment = {**os.environ, **_share(at_once, place)}
     command = [sys.executable, "-m", "codyra", "run", str(job.file), "--out", str(job.folder)]
     try:
         job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -171,6 +180,28 @@ def _start(job: Job, at_once: int) -> subprocess.Popen[bytes]:
             )
     except OSError as error:
         raise UserError(f"cannot start {job.name}: {error.strerror or error}") from None
+
+
+def _share(at_once: int, place: int) -> dict[str, str]:
+    """Environment that gives a place its share of the machine: programs that spin on one core crawl."""
+    share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, _num_cores() // at_once)))}
+    devices = _devices()
+    if at_once > 1 and len(devices) > 1:
+        share["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]
+    return share
+
+
+def _devices() -> list[str]:
+    """The CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    if not torch.cuda.is_available():
+        return []
+    if visible_here := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return [name.strip() for name in visible_here.split(",")][: torch.cuda.device_count()]
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _error(job: Job, code: int) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from codyra.compare.measured import Measured
 from codyra.compare.statistics import Estimate, over_seeds, paired
 from codyra.report.numbers import yes_no
+from codyra.report.runs import LabelledRun
 from codyra.report.scores import METRIC_NAMES
 from codyra.report.scoring import how_scored
 from codyra.report.seeds import how_trained
@@ -36,12 +37,23 @@ SCORES_OF_ANSWERS = (
     Column("bwt_clipped", "backward transfer, TreeLoRA", digits=2),
     *_AFTER,
 )
+OWN_CLASSES = tuple(
+    Column(f"own_{metric}", f"own classes: {heading}", digits=digits)
+    for metric, heading, digits in (
+        ("average", "Average", 1),
+        ("last", "Last", 1),
+        ("forgetting_max", "forgetting, from the best", 2),
+        ("learning_accuracy", "learning accuracy", 1),
+    )
+)
 SIZES = (
     Column("drift", "drift at the end", digits=2),
     Column("update_norm", "update norm per task", digits=2),
     Column("mean_rank", "mean rank", digits=2),
+    Column("survival_auc", "survival AUC", digits=4),
     Column("trainable_parameters", "trainable parameters", digits=None),
 )
+_COMPARED_SIZES = SIZES[:3]
 COSTS = (
     Column("ms_per_example", "ms per scored example", digits=2),
     Column("seconds_per_step", "seconds per step", digits=3),
@@ -64,10 +76,12 @@ def build_table(rows: Rows, reference: str, missing: Sequence[str]) -> Table:
     """
     first = next(iter(rows.values()))[0].run
     benchmark = first.view.manifest.benchmark
-    scores = SCORES_OF_ANSWERS if first.view.manifest.of_answers else SCORES
+    scores = score_columns(rows)
+    tasks = tuple(Column("last", name, data_set=name) for name in first.view.accuracy.tasks)
     blocks = [
         _means("Scores", scores, rows),
         *([differences(scores, rows, reference)] if reference in rows and len(rows) > 1 else []),
+        _means("Each task after the last one", tasks, rows),
         _means("Size of the updates", SIZES, rows),
         properties(rows),
         _means("Cost", COSTS, rows),
@@ -75,7 +89,7 @@ def build_table(rows: Rows, reference: str, missing: Sequence[str]) -> Table:
     ]
     remarks = [
         how_scored(first.view.manifest, first.pooled),
-        f"Base model: {first.view.manifest.base.name}.",
+        f"Base model: {first.view.manifest.base.name}{_zero_shot(first)}.",
         "Every figure: mean \N{PLUS-MINUS SIGN} sample standard deviation over seeds (divisor n - 1), of differences "
         "the standard error instead.",
         *(f"{label}: {how}." for label, runs in rows.items() if (how := how_trained(runs[0].run))),
@@ -90,9 +104,17 @@ def build_table(rows: Rows, reference: str, missing: Sequence[str]) -> Table:
     )
 
 
+def score_columns(rows: Rows) -> tuple[Column, ...]:
+    """The scores of this stream; of pooled classes those among each task's own classes too."""
+    first = next(iter(rows.values()))[0].run
+    if first.view.manifest.of_answers:
+        return SCORES_OF_ANSWERS
+    return (*SCORES, *OWN_CLASSES) if first.pooled else SCORES
+
+
 def differences(columns: Sequence[Column], rows: Rows, reference: str) -> Block:
     """Every method minus the reference, on the seeds that both have, with the standard error of the mean."""
-    shown = [replace(column, signed=True, digits=2) for column in (*columns, *SIZES[:3])]
+    shown = [replace(column, signed=True, digits=2) for column in (*columns, *_COMPARED_SIZES)]
     body = []
     for label, runs in rows.items():
         if label != reference:
@@ -188,8 +210,9 @@ def budget_marks(rows: Rows) -> dict[str, tuple[str, ...]]:
     return marks
 
 
-def every_run(columns: Sequence[Column], rows: Rows) -> Block:
+def every_run(rows: Rows) -> Block:
     """The figures of each run, from which the means and differences are made."""
+    columns = (*score_columns(rows), *_COMPARED_SIZES)
     body = [
         Row(
             f"{label}, seed {run.seed}",
@@ -202,19 +225,28 @@ def every_run(columns: Sequence[Column], rows: Rows) -> Block:
     return _without_empty(Block("Every run", tuple(replace(c, digits=2) for c in columns), tuple(body)))
 
 
+def _zero_shot(run: LabelledRun) -> str:
+    known = run.view.metrics and run.view.metrics.zero_shot
+    return "" if known is None else f", whose mean over the tasks is {known:.1f}"
+
+
 def _means(title: str, columns: Sequence[Column], rows: Rows) -> Block:
     marks = budget_marks(rows)
     body = [
         Row(
             label,
             "measured",
-            tuple(_cell(over_seeds(runs, column.metric)) for column in columns),
+            tuple(_cell(over_seeds(runs, _figure(column))) for column in columns),
             len(runs),
             marks.get(label, ()),
         )
         for label, runs in rows.items()
     ]
     return Block(title, tuple(columns), tuple(body))
+
+
+def _figure(column: Column) -> str:
+    return column.metric if column.data_set is None else f"{column.metric}/{column.data_set}"
 
 
 def _cell(estimate: Estimate) -> Cell:
