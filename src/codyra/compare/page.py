@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from codyra.compare.frontier import Spot, frontier
 from codyra.compare.statistics import over_seeds
-from codyra.compare.table import Rows, budget_marks, every_run
+from codyra.compare.table import OWN_CLASSES_TITLE, Rows, budget_marks, every_run
 from codyra.engine.progress import count
 from codyra.report.beside import block_table
 from codyra.report.charts import marker
@@ -13,14 +13,14 @@ from codyra.report.numbers import duration
 from codyra.report.page import document
 from codyra.report.provenance import what_ran
 from codyra.report.runs import differences
-from codyra.report.table import Block, Table
+from codyra.report.table import Table
 from codyra.report.table_formats import NOT_THE_BENCHMARK, letters
 
 _PLOTS = (
     ("forgetting_max", "forgetting from the best (points)", "Learnt against forgotten"),
     ("drift", "drift: |change of all weights| at the end", "Learnt against moved"),
 )
-_UP = "learning accuracy: mean score right after learning (%)"
+_UP = "mean score right after learning (%)"
 
 
 def render(table: Table, rows: Rows, reference: str, missing: Sequence[str]) -> str:
@@ -41,7 +41,7 @@ def render(table: Table, rows: Rows, reference: str, missing: Sequence[str]) -> 
             tag(
                 "section",
                 tag("h2", title),
-                *_explained(block, reference),
+                *_explained(title, reference),
                 scroll_box(block_table(block, letter, captioned=False), title),
                 *([folded("Every run", _all_runs(rows))] if title == "Scores" else []),
             )
@@ -127,9 +127,10 @@ def _all_runs(rows: Rows) -> Markup:
     return scroll_box(block_table(every_run(rows), {}, captioned=False), "Every run")
 
 
-def _explained(block: Block, reference: str) -> list[Markup]:
+def _explained(title: str, reference: str) -> list[Markup]:
     """What a reader must know to read one of the tables."""
     words = {
+        OWN_CLASSES_TITLE: "Scored among the class names of the task alone, which has to be known for that.",
         "Size of the updates": "Norms are Frobenius norms over all weights; drift is the distance from the base model. "
         "Survival AUC: how well a rank's first gate alone tells whether it is kept; near 1 the draw chose the ranks.",
         "Properties, declared and measured": "What a method says of itself, and the bytes and parameters that its runs "
@@ -139,17 +140,13 @@ def _explained(block: Block, reference: str) -> list[Markup]:
         "Budget": "Counted in the training logs. Passes over the data beside the steps are not in it; they are in the "
         "seconds of work.",
     }
-    if any(column.metric.startswith("own_") for column in block.columns):
-        words["Scores"] = (
-            "Own classes: every task is scored among its own class names, so it has to be known."
-        )
-    if block.title.startswith("Minus"):
-        words[block.title] = (
+    if "Minus" in title:
+        words[title] = (
             f"Runs of one seed share shots, batches and starting values: each is compared with that of {reference} "
             "before the mean is taken. A difference below two standard errors may well be chance; with three seeds or "
             "fewer, a larger one too."
         )
-    return [tag("p", words[block.title], class_="note")] if block.title in words else []
+    return [tag("p", words[title], class_="note")] if title in words else []
 
 
 def _equality(rows: Rows) -> list[Markup]:

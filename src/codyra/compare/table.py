@@ -14,6 +14,7 @@ from codyra.report.table import Block, Cell, Column, Row, Table, stream_title
 
 Rows = Mapping[str, Sequence[Measured]]
 """The finished runs of every method by its label, in the order of the rows; a method without any is not there."""
+OWN_CLASSES_TITLE = "Each task among its own classes"
 NO_STEPS = "takes no gradient steps, so the budget of steps and examples does not apply to it"
 REMADE = (
     "the earlier weights that it needs follow from the base model and the updates, so no bytes are its own"
@@ -37,15 +38,7 @@ SCORES_OF_ANSWERS = (
     Column("bwt_clipped", "backward transfer, TreeLoRA", digits=2),
     *_AFTER,
 )
-OWN_CLASSES = tuple(
-    Column(f"own_{metric}", f"own classes: {heading}", digits=digits)
-    for metric, heading, digits in (
-        ("average", "Average", 1),
-        ("last", "Last", 1),
-        ("forgetting_max", "forgetting, from the best", 2),
-        ("learning_accuracy", "learning accuracy", 1),
-    )
-)
+OWN_CLASSES = tuple(replace(column, metric=f"own_{column.metric}") for column in SCORES)
 SIZES = (
     Column("drift", "drift at the end", digits=2),
     Column("update_norm", "update norm per task", digits=2),
@@ -76,11 +69,19 @@ def build_table(rows: Rows, reference: str, missing: Sequence[str]) -> Table:
     """
     first = next(iter(rows.values()))[0].run
     benchmark = first.view.manifest.benchmark
-    scores = score_columns(rows)
+    scores = SCORES_OF_ANSWERS if first.view.manifest.of_answers else SCORES
+    compared = reference in rows and len(rows) > 1
+    title = f"Minus {reference}, mean \N{PLUS-MINUS SIGN} standard error"
     tasks = tuple(Column("last", name, data_set=name) for name in first.view.accuracy.tasks)
     blocks = [
         _means("Scores", scores, rows),
-        *([differences(scores, rows, reference)] if reference in rows and len(rows) > 1 else []),
+        *([differences(title, (*scores, *_COMPARED_SIZES), rows, reference)] if compared else []),
+    ]
+    if first.pooled and not first.view.manifest.of_answers:
+        blocks.append(_means(OWN_CLASSES_TITLE, OWN_CLASSES, rows))
+        if compared:
+            blocks.append(differences(f"{OWN_CLASSES_TITLE}. {title}", OWN_CLASSES, rows, reference))
+    blocks += [
         _means("Each task after the last one", tasks, rows),
         _means("Size of the updates", SIZES, rows),
         properties(rows),
@@ -104,23 +105,14 @@ def build_table(rows: Rows, reference: str, missing: Sequence[str]) -> Table:
     )
 
 
-def score_columns(rows: Rows) -> tuple[Column, ...]:
-    """The scores of this stream; of pooled classes those among each task's own classes too."""
-    first = next(iter(rows.values()))[0].run
-    if first.view.manifest.of_answers:
-        return SCORES_OF_ANSWERS
-    return (*SCORES, *OWN_CLASSES) if first.pooled else SCORES
-
-
-def differences(columns: Sequence[Column], rows: Rows, reference: str) -> Block:
+def differences(title: str, columns: Sequence[Column], rows: Rows, reference: str) -> Block:
     """Every method minus the reference, on the seeds that both have, with the standard error of the mean."""
-    shown = [replace(column, signed=True, digits=2) for column in (*columns, *_COMPARED_SIZES)]
+    shown = [replace(column, signed=True, digits=2) for column in columns]
     body = []
     for label, runs in rows.items():
         if label != reference:
             found = [paired(runs, rows[reference], column.metric) for column in shown]
             body.append(_difference(label, found))
-    title = f"Minus {reference}, mean \N{PLUS-MINUS SIGN} standard error"
     return Block(title, tuple(shown), tuple(body))
 
 
@@ -212,7 +204,9 @@ def budget_marks(rows: Rows) -> dict[str, tuple[str, ...]]:
 
 def every_run(rows: Rows) -> Block:
     """The figures of each run, from which the means and differences are made."""
-    columns = (*score_columns(rows), *_COMPARED_SIZES)
+    of_answers = next(iter(rows.values()))[0].run.view.manifest.of_answers
+    own = [replace(column, heading=f"own classes: {column.heading}") for column in OWN_CLASSES]
+    columns = (*(SCORES_OF_ANSWERS if of_answers else (*SCORES, *own)), *_COMPARED_SIZES)
     body = [
         Row(
             f"{label}, seed {run.seed}",
