@@ -11,6 +11,7 @@ from codyra.engine import run as engine
 from codyra.engine.config import load_config
 from codyra.engine.plan import estimate, make_plan
 from codyra.engine.progress import Narrator, duration, size
+from codyra.errors import UserError
 from families.tiny_encoders import save_bert
 
 
@@ -26,6 +27,16 @@ def test_an_estimate_leaves_the_model_as_it_was(config, method):
     assert cost.seconds > 0
     assert cost.memory_bytes > 1e6
     assert (cost.disk_bytes > 2_000_000) == (method != "zero_shot")
+
+
+def test_processes_that_do_not_find_each_other_are_refused(config, monkeypatch):
+    """A config for GPUs where there is none: every process would take itself for the only one."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    with pytest.raises(
+        UserError, match=r"started 2 processes, but this one finds 1; .* launch with: accelerate"
+    ):
+        make_plan(load_config(config), {}, Narrator(quiet=True))
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["first run", "second run"])

@@ -10,8 +10,7 @@ from codyra.methods import Memory, build_method, parse_options
 from codyra.methods.gradients import gradients
 from codyra.methods.pieces.cone import mean_gradient, project
 from methods.taught import load, move, start
-from methods.test_ewc import toy_net
-from methods.toy_task import learn, toy_context
+from methods.toy_task import learn, toy_context, toy_net
 
 
 def a_gem(**options):

@@ -8,6 +8,8 @@ from torch import nn
 from codyra.methods import TaskContext, build_method, parse_options
 from codyra.methods.pieces.energy import Energy, truncated
 from codyra.update import TaskUpdate
+from methods.toy_task import learn
+from tiny_nets import TwoLayers
 
 
 def factors(seed, R=6, D=9, num_out=7):
@@ -61,5 +63,13 @@ def test_the_ranks_are_those_of_pefts_conversion():
 
 
 def test_the_method_truncates_at_task_end():
-    method = build_method(parse_options({"name": "energy", "r": 4, "energy": 0.6}))
-    assert [type(piece).__name__ for piece in method.pieces] == ["Lora", "Energy", "Add"]
+    net = TwoLayers().requires_grad_(False)
+    whole, _ = learn(build_method(parse_options({"name": "lora", "r": 4})), net)
+    own, _ = learn(build_method(parse_options({"name": "energy", "r": 4, "energy": 0.6})), net)
+    for name, (A, B) in whole.factors.items():
+        squares = torch.linalg.svdvals(B @ A).square()
+        kept = int((squares.cumsum(0) < 0.6 * squares.sum()).sum()) + 1
+        assert own.ranks[name] == kept < 4
+        A_own, B_own = own.factors[name]
+        error = (B @ A - B_own @ A_own).square().sum()
+        torch.testing.assert_close(error, squares[kept:].sum(), rtol=1e-4, atol=1e-9)

@@ -4,16 +4,7 @@ import pytest
 import torch
 
 from codyra.methods import Memory, build_method, parse_options
-from methods.toy_task import ToyData, learn, step, toy_context, train
-
-
-def toy_net():
-    torch.manual_seed(0)
-    net = torch.nn.Sequential()
-    net.add_module("first", torch.nn.Linear(6, 5))
-    net.add_module("middle", torch.nn.Tanh())
-    net.add_module("second", torch.nn.Linear(5, 4))
-    return net.requires_grad_(False)
+from methods.toy_task import ToyData, learn, step, toy_context, toy_net, train
 
 
 def ewc(**options):

@@ -9,8 +9,7 @@ from transformers.pytorch_utils import Conv1D
 from codyra.methods import TaskContext, build_method, parse_options
 from codyra.methods.pieces.osf import Osf
 from codyra.update import compose, write_weights
-from methods.test_ewc import toy_net
-from methods.toy_task import learn, step, toy_context, train
+from methods.toy_task import learn, step, toy_context, toy_net, train
 
 
 def osf(**options):

@@ -8,6 +8,16 @@ from codyra.families.observing import observed_inputs
 from codyra.methods import TaskContext, build_method, parse_options
 
 
+def toy_net():
+    """6 -> 5 -> 4 with a tanh between; `first` and `second` are linears."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential()
+    net.add_module("first", torch.nn.Linear(6, 5))
+    net.add_module("middle", torch.nn.Tanh())
+    net.add_module("second", torch.nn.Linear(5, 4))
+    return net.requires_grad_(False)
+
+
 class ToyData:
     """A `TaskData`: log p(y | x) = -|net(x) - y|^2 / 2 up to a constant, and its negative mean as the loss.
 

@@ -124,7 +124,7 @@ def capture(
     accelerator: Accelerator,
 ) -> Checkpoint:
     """The state after `step` steps; every process takes part, because each has generators of its own."""
-    tensors = {f"{_PARAMETER}{name}": weight.detach() for name, weight in _trained(ctx).items()}
+    tensors = {f"{_PARAMETER}{name}": weight.detach() for name, weight in ctx.trained().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{index}/{part}": moment for part, moment in state.items()}
     numbers = {}
@@ -178,7 +178,7 @@ def _restore_training(
     crops: random.Random,
 ) -> None:
     tensors = checkpoint.tensors
-    trained = _trained(ctx)
+    trained = ctx.trained()
     stored = {name.removeprefix(_PARAMETER) for name in tensors if name.startswith(_PARAMETER)}
     if stored != trained.keys():
         raise ValueError("it holds other parameters than are trained")
@@ -251,10 +251,6 @@ def _digest(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
 
 def _log_digest(log: Sequence[Record]) -> str:
     return hashlib.sha256(json.dumps(list(log)).encode()).hexdigest()
-
-
-def _trained(ctx: TaskContext) -> dict[str, Tensor]:
-    return {name: weight for name, weight in ctx.net.named_parameters() if weight.requires_grad}
 
 
 def _same_form(name: str, stored: Tensor, here: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Everything that is checked before the first step, and what the run will cost."""
 
 import math
+import os
 import re
 import resource
 import shutil
@@ -88,7 +89,7 @@ class Plan:
         ctx = self.context(0)
         with seeded_torch(0):
             self.method.before_task(ctx)
-        count = sum(weight.numel() for weight in ctx.net.parameters() if weight.requires_grad)
+        count = sum(weight.numel() for weight in ctx.trained().values())
         self.method.adapter.discard(ctx)
         return count
 
@@ -280,7 +281,8 @@ def make_accelerator(train: TrainConfig) -> Accelerator:
     """The processes, device and precision of this run.
 
     Raises:
-        UserError: fp16 without a GPU, or a config of accelerate under which training would go wrong.
+        UserError: fp16 without a GPU, processes that do not find each other, or a config of accelerate under which
+            training would go wrong.
     """
     if train.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("train.precision: fp16 needs a GPU; use bf16 or fp32")
@@ -291,6 +293,12 @@ def make_accelerator(train: TrainConfig) -> Accelerator:
         # Parts of a batch are weighed by what they count; a number of them in accelerate's config divides nothing.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise UserError(
+            f"accelerate launch started {launched} processes, but this one finds {accelerator.num_processes}; where "
+            "there is no GPU, launch with: accelerate launch --cpu --num_processes N --no_python codyra run ..."
+        )
     set_up_sharding(accelerator, train)
     return accelerator
 
@@ -351,8 +359,7 @@ def step_cost(plan: Plan, task_index: int) -> tuple[float, int]:
     train, task, ctx = plan.config.train, plan.tasks[task_index], plan.context(task_index)
     with seeded_torch(0):
         plan.method.before_task(ctx)
-        parameters = [parameter for parameter in ctx.net.parameters() if parameter.requires_grad]
-        num_trainable = sum(parameter.numel() for parameter in parameters)
+        num_trainable = sum(weight.numel() for weight in ctx.trained().values())
         positions = list(range(len(task.train)))[: train.batch_size]
         timings: list[float] = []
         with plan.family.checkpointed_activations(train.gradient_checkpointing):

@@ -48,7 +48,7 @@ def observed_inputs(
 
     hooks = [net.get_submodule(name).register_forward_pre_hook(partial(note, name)) for name in modules]
     try:
-        with _without_dropout(net), torch.no_grad():
+        with _in_eval_mode(net), torch.no_grad():
             yield first_of
     finally:
         for hook in hooks:
@@ -56,7 +56,7 @@ def observed_inputs(
 
 
 @contextmanager
-def _without_dropout(net: nn.Module) -> Iterator[None]:
+def _in_eval_mode(net: nn.Module) -> Iterator[None]:
     training = [module for module in net.modules() if module.training]
     for module in training:
         module.training = False

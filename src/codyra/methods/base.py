@@ -122,6 +122,9 @@ class LinearAdapter(Adapter):
     def touched(self, target_modules: Sequence[str], full_parameters: Sequence[str]) -> list[str]:
         return [f"{module}.weight" for module in target_modules]
 
+    def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"]) -> TaskUpdate:
+        return TaskUpdate.from_model(ctx.model, kind=kind)
+
     def discard(self, ctx: TaskContext) -> None:
         unwrap(ctx.model)
 

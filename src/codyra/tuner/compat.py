@@ -6,6 +6,7 @@ What is private or declared unstable there, and why it is needed here:
 - `_maybe_include_all_linear_layers`: what "all-linear" will expand to, so that it can be checked beforehand.
 - `BaseTunerLayer._disable_adapters`: PEFT's own switch also changes what requires a gradient.
 - `OSFLayer._osf_*`: the bases that OSF projects gradients with, which its factors are projected with as well.
+- `RankAllocator.exp_avg_ipt`, `exp_avg_unc`, `ipt` and AdaLoRA's `rank_pattern`: what a checkpoint inside a task holds.
 - `NonDynamicallyQuantizableLinear` (torch): the type of MultiheadAttention.out_proj; its forward never runs.
 Overridden by name in layer.py and model.py: `LoraLayer.resolve_lora_variant`, `LoraLayer.update_layer`,
 `BaseTunerLayer._get_base_layer_device_and_dtype`, `LoraModel._prepare_model`, `LoraModel._create_new_module`.
@@ -13,7 +14,7 @@ Overridden by name in layer.py and model.py: `LoraLayer.resolve_lora_variant`, `
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 
@@ -24,12 +25,13 @@ from peft.mapping import (
     PEFT_TYPE_TO_PREFIX_MAPPING,
     PEFT_TYPE_TO_TUNER_MAPPING,
 )
+from peft.tuners.adalora import AdaLoraModel
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.tuners.lora.layer import LoraVariant
 from peft.tuners.osf import OSFLayer
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 __all__ = [
@@ -41,10 +43,12 @@ __all__ = [
     "LoraModel",
     "LoraVariant",
     "NonDynamicallyQuantizableLinear",
+    "adalora_state",
     "adapters_off",
     "expand_targets",
     "project_osf_factors",
     "register",
+    "set_adalora_state",
 ]
 
 
@@ -107,3 +111,27 @@ def project_osf_factors(layer: OSFLayer, adapter: str) -> None:
     else:
         free_RD = layer._osf_V_low_init[adapter]
         V_RD.copy_((V_RD @ free_RD.T) @ free_RD)
+
+
+def adalora_state(tuner: AdaLoraModel) -> dict[str, Tensor]:
+    """What AdaLoRA's allocation has gathered until now, by names of its parts and layers."""
+    allocator, chosen = tuner.rankallocator, tuner.peft_config["default"].rank_pattern or {}
+    return {
+        **{f"sensitivity/{name}": average for name, average in allocator.exp_avg_ipt.items()},
+        **{f"uncertainty/{name}": average for name, average in allocator.exp_avg_unc.items()},
+        **{f"chosen/{name}": torch.tensor(kept) for name, kept in chosen.items()},
+    }
+
+
+def set_adalora_state(tuner: AdaLoraModel, state: Mapping[str, Tensor]) -> None:
+    """Continue from what `adalora_state` gave."""
+    parts: dict[str, dict[str, Tensor]] = {"sensitivity": {}, "uncertainty": {}, "chosen": {}}
+    device = next(tuner.parameters()).device
+    for key, value in state.items():
+        part, name = key.split("/", 1)
+        parts[part][name] = value.to(device)
+    allocator = tuner.rankallocator
+    allocator.exp_avg_ipt, allocator.exp_avg_unc = parts["sensitivity"], parts["uncertainty"]
+    allocator.ipt = dict(allocator.exp_avg_ipt)  # overwritten at the next step; its names say what is there
+    chosen = {name: kept.tolist() for name, kept in parts["chosen"].items()}
+    tuner.peft_config["default"].rank_pattern = chosen or None

@@ -9,7 +9,7 @@ peft: lora_B (O, R) is P, lora_E (R, 1) is lambda, lora_A (R, D) is Q, and scali
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import AdaLoraConfig, get_peft_model
@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from codyra.methods.base import LinearAdapter
 from codyra.methods.context import TaskContext
-from codyra.update import TaskUpdate
+from codyra.tuner.compat import adalora_state, set_adalora_state
 
 BETA = 0.85
 
@@ -113,32 +113,11 @@ class AdaLora(LinearAdapter):
         return {"kept": _num_kept(ctx) / len(_layers(ctx))}
 
     def save_state(self, ctx: TaskContext) -> dict[str, Tensor | int | float]:
-        tuner = _tuner(ctx)
-        allocator, chosen = tuner.rankallocator, tuner.peft_config["default"].rank_pattern or {}
-        counts = ctx.state["adalora"]
-        return {
-            **{name: counts[name] for name in ("step", "calls", "allocated")},
-            **{f"sensitivity/{name}": average for name, average in allocator.exp_avg_ipt.items()},
-            **{f"uncertainty/{name}": average for name, average in allocator.exp_avg_unc.items()},
-            **{f"chosen/{name}": torch.tensor(kept) for name, kept in chosen.items()},
-        }
+        return {**ctx.state["adalora"], **adalora_state(_tuner(ctx))}
 
     def load_state(self, ctx: TaskContext, state: Mapping[str, Tensor | int | float]) -> None:
-        ctx.state["adalora"] |= {name: state[name] for name in ("step", "calls", "allocated")}
-        parts: dict[str, dict[str, Tensor]] = {"sensitivity": {}, "uncertainty": {}, "chosen": {}}
-        device = next(iter(ctx.trained().values())).device
-        for key, value in state.items():
-            if isinstance(value, Tensor):
-                part, name = key.split("/", 1)
-                parts[part][name] = value.to(device)
-        tuner = _tuner(ctx)
-        allocator = tuner.rankallocator
-        allocator.exp_avg_ipt, allocator.exp_avg_unc = parts["sensitivity"], parts["uncertainty"]
-        allocator.ipt = dict(
-            allocator.exp_avg_ipt
-        )  # overwritten at the next step; its names say what is there
-        chosen = {name: kept.tolist() for name, kept in parts["chosen"].items()}
-        tuner.peft_config["default"].rank_pattern = chosen or None
+        ctx.state["adalora"] |= {name: value for name, value in state.items() if name in ctx.state["adalora"]}
+        set_adalora_state(_tuner(ctx), {key: kept for key, kept in state.items() if isinstance(kept, Tensor)})
 
     def end_training(self, ctx: TaskContext) -> None:
         counts, layers = ctx.state["adalora"], _layers(ctx)
@@ -152,9 +131,6 @@ class AdaLora(LinearAdapter):
         kept, budget = int(_num_kept(ctx)), self.target_r * len(layers)
         if kept > budget:
             raise RuntimeError(f"{kept} triplets are left, {budget} were to be: the rank did not fall")
-
-    def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"]) -> TaskUpdate:
-        return TaskUpdate.from_model(ctx.model, kind=kind)
 
 
 def _tuner(ctx: TaskContext) -> AdaLoraModel:

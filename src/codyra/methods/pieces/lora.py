@@ -1,6 +1,6 @@
 """Adapter slot, fixed-rank LoRA as stock peft has it: dW = alpha / r * B A."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -45,9 +45,6 @@ class Lora(LinearAdapter):
             with torch.no_grad():
                 own[name][0].copy_(A_RD)
                 own[name][1].copy_(B_OR / scale)
-
-    def extract(self, ctx: TaskContext, kind: Literal["low_rank", "cumulative"]) -> TaskUpdate:
-        return TaskUpdate.from_model(ctx.model, kind=kind)
 
 
 def lora_factors(ctx: TaskContext) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
