@@ -1,4 +1,4 @@
-"""Passes over a task's examples are the same on every process: so are the subspaces made of them."""
+"""Passes over a task's examples are the same on every process: so is what methods keep and do with them."""
 
 import json
 
@@ -7,7 +7,7 @@ import yaml
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["inflora", "gpm"])
+@pytest.mark.parametrize("name", ["inflora", "gpm", "ewc", "a_gem"])
 def test_two_processes_keep_what_one_keeps(config, command, launch, tmp_path, name):
     config["method"] = {"name": name, "r": 2, "targets": ["q_proj", "v_proj"]}
     config["train"]["steps"] = 6

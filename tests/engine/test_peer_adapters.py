@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from codyra.engine import trainer
 from codyra.engine.progress import Narrator
 from codyra.engine.run import run
 from codyra.errors import UserError
+from codyra.methods.pieces import fisher_anchor
 from engine.answer_tasks import TASKS
 from engine.faults import Killed, contents
 from families.tiny_lms import save_gpt2
@@ -126,3 +128,25 @@ def test_osf_refuses_linears_that_lie_the_other_way(place, tmp_path):
     }
     with pytest.raises(UserError, match=r"^method: task animals: osf decomposes nn\.Linear only"):
         learn(config, tmp_path / "run")
+
+
+def test_the_pass_after_a_task_computes_activations_again_too(answers, tmp_path, monkeypatch):
+    """A run whose steps fit into memory must not end in a pass that does not."""
+    recomputing, real = [], fisher_anchor.gradients
+
+    def watched(ctx, value):
+        recomputing.append(
+            any(getattr(layer, "gradient_checkpointing", False) for layer in ctx.net.modules())
+        )
+        return real(ctx, value)
+
+    monkeypatch.setattr(fisher_anchor, "gradients", watched)
+    kept = []
+    for again in (False, True):
+        answers["train"] |= {"gradient_checkpointing": again, "steps": 2}
+        folder = learn({**answers, "method": {"name": "ewc", "r": 2}}, tmp_path / str(again))
+        kept.append(load_file(folder / "tasks/01-animals/memory.safetensors"))
+    assert set(recomputing[: len(recomputing) // 2]) == {False}
+    assert set(recomputing[len(recomputing) // 2 :]) == {True}
+    for name, fisher in kept[0].items():
+        torch.testing.assert_close(kept[1][name], fisher, rtol=1e-4, atol=1e-9)

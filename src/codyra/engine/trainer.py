@@ -132,7 +132,9 @@ def learn_task(
             tell,
         )
     trained = time.perf_counter()
-    update = plan.method.after_task(ctx)
+    # A pass with gradients must not need more memory than the steps did.
+    with plan.family.checkpointed_activations(config.train.gradient_checkpointing):
+        update = plan.method.after_task(ctx)
     return update, seconds, method_seconds + time.perf_counter() - trained
 
 

@@ -4,7 +4,9 @@ g <- g - (g.r / |r|^2) r where g.r < 0, else g as it is; g and r are the gradien
 vector. r is the gradient of the training loss on earlier tasks, of which one of two things is kept:
 
 - samples: positions of some training examples of every earlier task (int64; the examples are read again from the
-  stream and their bytes are counted). At every step r is taken anew, at the present parameters, on a batch of them.
+  stream and their bytes are counted). At every step r is taken anew, at the present parameters, on a batch of them. A
+  task has a label space of its own, so its examples of the batch are a part with a loss of its own, weighed by what it
+  is a mean over; a dual encoder's text-to-image term, a sum over a part, thus compares the examples of one task.
 - last_grad: the mean over earlier tasks of the gradient that each had when it had been learnt (float32, of the shapes
   of the trained parameters). r is then stale but free, and means nothing for another adapter than it was taken of.
 """
@@ -14,6 +16,7 @@ from itertools import groupby
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.distributed as dist
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -79,6 +82,11 @@ class Cone(Piece):
         if cone["examples"]:
             reference = self._reference(ctx)
             cone["step"] += 1
+        if dist.is_initialized():
+            # Averaged gradients are the same everywhere to the last bit. What is taken on every process alone need not
+            # be, and the sign of a small product would then part the copies of the model for good.
+            for part in reference.values():
+                dist.broadcast(part, 0)
         if reference:
             cone["projected"] = float(project(_gradient(ctx), list(reference.values())))
 
