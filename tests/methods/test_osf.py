@@ -28,7 +28,7 @@ def frozen(net, share):
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.8])
 def test_gradients_and_steps_stay_out_of_the_frozen_subspace(share):
-    net, method = toy_net(), osf(osf_rank=share)
+    net, method = toy_net(), osf(frozen_share=share)
     directions = frozen(net, share)
     ctx = toy_context(net)
     method.before_task(ctx)
@@ -67,7 +67,7 @@ def test_projected_gradients_alone_do_not_keep_adamw_inside(monkeypatch):
 
 
 def test_the_merged_network_gives_what_the_adapter_gave_and_keeps_its_large_directions():
-    net, method = toy_net(), osf(osf_rank=0.5)
+    net, method = toy_net(), osf(frozen_share=0.5)
     directions = frozen(net, 0.5)
     singular = torch.linalg.svdvals(net.first.weight.double())
     ctx = toy_context(net)
@@ -113,7 +113,7 @@ def test_it_begins_the_same_in_every_attempt():
     [
         (Conv1D(5, 6), 0.5, "osf decomposes nn.Linear only and first is Conv1D; use another method or model"),
         (nn.Linear(6, 5, dtype=torch.bfloat16), 0.5, "set model.dtype to float32"),
-        (nn.Linear(6, 5), 0.1, r"osf_rank 0\.1 freezes nothing of first; set it higher"),
+        (nn.Linear(6, 5), 0.1, r"frozen_share 0\.1 freezes nothing of first; set it higher"),
     ],
 )
 def test_what_it_cannot_decompose(layer, share, message):
@@ -121,4 +121,4 @@ def test_what_it_cannot_decompose(layer, share, message):
     net.add_module("first", layer)
     ctx = TaskContext(net, ["first"], [], task_index=0, total_steps=2, previous=None)
     with pytest.raises(ValueError, match=message):
-        osf(osf_rank=share).before_task(ctx)
+        osf(frozen_share=share).before_task(ctx)

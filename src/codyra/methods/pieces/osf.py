@@ -26,15 +26,18 @@ from codyra.update import TaskUpdate
 class Osf(LinearAdapter):
     """The small singular directions of every targeted linear; what a task leaves behind is a dense difference."""
 
-    osf_rank: float = Field(
-        0.5, gt=0, lt=1, description="share of the singular directions of every linear that is frozen"
+    frozen_share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="share of the singular directions of every linear that is frozen, the largest (peft: effective_rank)",
     )
     targets: str | list[str] = Field("all", description="all, vision, text, attention, mlp, or module names")
 
     def before_task(self, ctx: TaskContext) -> None:
         for name in ctx.target_modules:
             self._check(name, ctx.net.get_submodule(name))
-        config = OSFConfig(effective_rank=self.osf_rank, target_modules=ctx.target_modules)
+        config = OSFConfig(effective_rank=self.frozen_share, target_modules=ctx.target_modules)
         ctx.model = get_peft_model(ctx.net, config)
 
     def _check(self, name: str, layer: nn.Module) -> None:
@@ -47,8 +50,8 @@ class Osf(LinearAdapter):
                 f"osf needs weights of float32, because singular vectors rounded to {layer.weight.dtype} are not "
                 "orthogonal; set model.dtype to float32 (train.precision may be bf16)"
             )
-        if int(self.osf_rank * min(layer.weight.shape)) < 1:
-            raise ValueError(f"osf_rank {self.osf_rank:g} freezes nothing of {name}; set it higher")
+        if int(self.frozen_share * min(layer.weight.shape)) < 1:
+            raise ValueError(f"frozen_share {self.frozen_share:g} freezes nothing of {name}; set it higher")
 
     def after_step(self, ctx: TaskContext) -> None:
         for layer in _layers(ctx).values():
