@@ -30,7 +30,7 @@ class Osf(LinearAdapter):
         0.5,
         gt=0,
         lt=1,
-        description="share of the singular directions of every linear that is frozen, the largest (peft: effective_rank)",
+        description="share of a linear's singular directions, the largest, that is frozen; peft: effective_rank",
     )
     targets: str | list[str] = Field("all", description="all, vision, text, attention, mlp, or module names")
 
