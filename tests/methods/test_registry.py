@@ -106,3 +106,30 @@ def test_codyra_leaves_fewer_ranks_and_says_who_chose():
 def test_unknown_methods_name_the_nearest():
     with pytest.raises(UserError, match=r"did you mean codyra\?"):
         option_names("codira")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "ewc", "fisher_examples": 3},
+        {"name": "o_lora"},
+        {"name": "inflora"},
+        {"name": "gpm", "subspace_energy": 0.5},
+        {"name": "a_gem", "grad_memory": "last_grad", "carry": "continue"},
+    ],
+    ids=lambda options: options["name"],
+)
+def test_what_is_kept_is_within_the_estimate(options):
+    net, memory, previous = Net(), None, None
+    net.requires_grad_(False)
+    for number in range(3):
+        method = build_method(parse_options({"r": 2, **options}))
+        ctx = toy_context(net, memory=memory, task_index=number, num_tasks=3, previous=previous)
+        method.before_task(ctx)
+        method.collect(ctx)
+        bound = sum(piece.kept_bytes(ctx, number) for piece in method.pieces)
+        train(method, ctx)
+        previous, memory = method.after_task(ctx), ctx.memory
+        kept = sum(memory.num_bytes().values())
+        assert kept <= bound
+        assert kept or number == 2  # InfLoRA's complement is empty after the last task

@@ -217,8 +217,8 @@ def _say_estimate(plans: Sequence[Plan], ledger: Ledger[Point], narrator: Narrat
     costs = {placement: step_cost(plan, 0) for placement, plan in largest.items()}
     steps = missing[0].num_steps(0)
     seconds = len(missing) * scoring_cost(missing[0])
-    seconds += sum(steps * costs[_placement(plan)[0]][0] for plan in missing)
-    moments = 8 * max(trainable for _, trainable in costs.values())
+    seconds += sum(steps * costs[_placement(plan)[0]].seconds for plan in missing)
+    moments = 8 * max(cost.num_trainable for cost in costs.values())
     first = missing[0]
     narrator.say(
         f"lora on {first.config.model.name}: {len(missing)} of {len(plans)} points x {steps} steps on "

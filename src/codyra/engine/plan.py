@@ -332,27 +332,38 @@ def estimate(plan: Plan, tasks_to_do: int) -> Estimate:
 
     A run that was measured and one that was not are the same run.
     """
-    step_seconds, num_trainable = 0.0, 0
+    to_do = range(len(plan.tasks) - tasks_to_do, len(plan.tasks))
     if plan.method.trains:
-        step_seconds, num_trainable = step_cost(plan, _costliest(plan))
+        step = step_cost(plan, _costliest(plan))
+    else:
+        step = StepCost(0.0, 0, _kept_bytes(plan, plan.context(0)))
     score_seconds = scoring_cost(plan)
-    num_steps = sum(plan.num_steps(index) for index in range(len(plan.tasks) - tasks_to_do, len(plan.tasks)))
     rows = 1 + (tasks_to_do if plan.method.learns else 0)
     itemsize = 4
-    moments = 2 * itemsize * num_trainable
+    parameters = itemsize * step.num_trainable
+    moments = 2 * parameters
     return Estimate(
-        seconds=num_steps * step_seconds + rows * score_seconds,
+        seconds=sum(map(plan.num_steps, to_do)) * step.seconds + rows * score_seconds,
         memory_bytes=peak_memory() + moments,
         # Parameters and moments in a checkpoint, and while it is replaced in two of them.
-        disk_bytes=tasks_to_do
-        * (itemsize * num_trainable + sum(piece.kept_bytes for piece in plan.method.pieces))
-        + 2 * (itemsize * num_trainable + moments)
+        disk_bytes=tasks_to_do * parameters
+        + sum(step.kept_bytes[index] for index in to_do)
+        + 2 * (parameters + moments)
         + 2_000_000,
     )
 
 
-def step_cost(plan: Plan, task_index: int) -> tuple[float, int]:
-    """Seconds that a training step of this task takes, and how many parameters it trains.
+@dataclass(frozen=True)
+class StepCost:
+    """Of a training step the seconds and the trained parameters; of every task the most that the method keeps of it."""
+
+    seconds: float
+    num_trainable: int
+    kept_bytes: tuple[int, ...]
+
+
+def step_cost(plan: Plan, task_index: int) -> StepCost:
+    """What a training step of this task takes.
 
     The step trains throw-away adapters, draws from generators of its own and takes no optimizer step.
     """
@@ -360,13 +371,20 @@ def step_cost(plan: Plan, task_index: int) -> tuple[float, int]:
     with seeded_torch(0):
         plan.method.before_task(ctx)
         num_trainable = sum(weight.numel() for weight in ctx.trained().values())
+        kept = _kept_bytes(plan, ctx)
         positions = list(range(len(task.train)))[: train.batch_size]
         timings: list[float] = []
         with plan.family.checkpointed_activations(train.gradient_checkpointing):
             while len(timings) < 2 and sum(timings) < SLOW_STEP_SECONDS:
                 timings.append(_time_step(plan, ctx, positions))
     plan.method.adapter.discard(ctx)
-    return min(timings), num_trainable
+    return StepCost(min(timings), num_trainable, kept)
+
+
+def _kept_bytes(plan: Plan, ctx: TaskContext) -> tuple[int, ...]:
+    return tuple(
+        sum(piece.kept_bytes(ctx, index) for piece in plan.method.pieces) for index in range(len(plan.tasks))
+    )
 
 
 def _costliest(plan: Plan) -> int:

@@ -35,9 +35,8 @@ class Piece(BaseModel):
     quantized: ClassVar[bool] = False
     keeps: ClassVar[Kind | None] = None
 
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes of memory after every task, as far as the options alone say."""
+    def kept_bytes(self, ctx: TaskContext, task_index: int) -> int:
+        """At most so many bytes of memory after this task, for an estimate; the adapters of some task are on."""
         return 0
 
     def check_beside(self, pieces: "Sequence[Piece]") -> None:

@@ -113,6 +113,11 @@ class Cone(Piece):
     def load_state(self, ctx: TaskContext, state: Mapping[str, Tensor | int | float]) -> None:
         ctx.state["cone"]["step"] = state["step"]
 
+    def kept_bytes(self, ctx: TaskContext, task_index: int) -> int:
+        if self.grad_memory == "samples":  # positions, which take next to nothing
+            return 0
+        return 4 * sum(weight.numel() for weight in ctx.trained().values())
+
     def end_training(self, ctx: TaskContext) -> None:
         count = min(self.memory_examples, len(ctx.data))
         positions = sorted(ctx.rng("memory").sample(range(len(ctx.data)), count))

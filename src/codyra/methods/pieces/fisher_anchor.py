@@ -54,6 +54,9 @@ class FisherAnchor(Piece):
         terms = [(fisher * (weight - start).square()).sum() for weight, start, fisher in ctx.state["anchors"]]
         return self.ewc_lambda / 2 * torch.stack(terms).sum() if terms and self.ewc_lambda else None
 
+    def kept_bytes(self, ctx: TaskContext, task_index: int) -> int:
+        return 4 * sum(weight.numel() for weight in ctx.trained().values())
+
     def end_training(self, ctx: TaskContext) -> None:
         kept = ctx.memory.store("statistics", "fisher")
         for name, new in self._fisher(ctx).items():

@@ -52,6 +52,10 @@ class Ortho(Piece):
             terms += [self.ortho_l2 * torch.linalg.vector_norm(factor) for factor in factors]
         return torch.stack(terms).sum() if terms else None
 
+    def kept_bytes(self, ctx: TaskContext, task_index: int) -> int:
+        factors = [A_RD for A_RD, _ in lora_factors(ctx).values()]
+        return (task_index + 1) * sum(A_RD.numel() * A_RD.element_size() for A_RD in factors)
+
     def end_training(self, ctx: TaskContext) -> None:
         past = ctx.memory.store("statistics", "past_A")
         for name, (A_RD, _) in ctx.state["factors"].items():

@@ -36,8 +36,7 @@ class RidgePrimal(Ridge):
     )
     ridge_lambda: float = Field(0.1, gt=0, description="weight of |W|^2 in the regression")
 
-    @property
-    def kept_bytes(self) -> int:
+    def kept_bytes(self, ctx: TaskContext, task_index: int) -> int:
         return 8 * self.hidden**2
 
     def end_training(self, ctx: TaskContext) -> None:

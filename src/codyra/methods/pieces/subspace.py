@@ -22,6 +22,7 @@ from torch import Tensor
 from codyra.methods.base import Piece
 from codyra.methods.context import TaskContext
 from codyra.methods.memory import Kind, Memory
+from codyra.methods.pieces.lora import lora_factors
 from codyra.update import TaskUpdate
 
 ROUNDING = 1e-6
@@ -106,6 +107,11 @@ class KeepsSubspace(Piece):
     energy_rises: bool = Field(
         False, description="e is that of a stream's beginning; the share rises to 1 at the last task"
     )
+
+    def kept_bytes(self, ctx: TaskContext, task_index: int) -> int:
+        # As if no two linears read the same input, which is known after a pass over the data only.
+        widths = [A_RD.shape[1] for A_RD, _ in lora_factors(ctx).values()]
+        return sum(4 * D * (D // 2) for D in widths)
 
     def end_training(self, ctx: TaskContext) -> None:
         share = self.subspace_energy
