@@ -132,4 +132,4 @@ def test_what_is_kept_is_within_the_estimate(options):
         previous, memory = method.after_task(ctx), ctx.memory
         kept = sum(memory.num_bytes().values())
         assert kept <= bound
-        assert kept or number == 2  # InfLoRA's complement is empty after the last task
+        assert kept or number  # InfLoRA's complement may be empty after a later task
