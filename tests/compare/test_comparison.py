@@ -334,7 +334,7 @@ def test_real_processes_interrupted_and_continued(stream, tmp_path):
     assert not any(Path(f"/proc/{pid}").exists() for pid in locks), "no run goes on alone"
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(list(out.rglob("metrics.json"))) == 2
+    assert len(list(out.rglob("metrics.json"))) == 4
     peaks = {
         method: json.loads((out / method / "seed-1" / "manifest.json").read_text())["peak_memory_bytes"]
         for method in ("lora", "zero_shot")
