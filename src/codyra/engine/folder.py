@@ -8,6 +8,7 @@ time, so a run that was stopped anywhere continues from the files that are there
 import csv
 import io
 import json
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -68,6 +69,11 @@ class RunFolder:
         """True when a run was started here."""
         return (self.path / "config.yaml").is_file()
 
+    @property
+    def run_command(self) -> str:
+        """What a user types to go on with this run."""
+        return shlex.join(["codyra", "run", str(self.path / "config.yaml"), "--out", str(self.path)])
+
     def stored_config(self) -> RunConfig:
         """The config of the run that is here.
 
@@ -103,10 +109,7 @@ class RunFolder:
         difference = first_difference(comparable(self.stored_config()), comparable(config))
         if difference:
             grown = self.read_json("manifest.json").get("archive")
-            go_on = (
-                f"tasks were appended or taken back since; go on with: codyra run {self.path / 'config.yaml'} --out "
-                f"{self.path}, or choose another --out"
-            )
+            go_on = f"tasks were appended or taken back since; go on with: {self.run_command}, or choose another --out"
             remedy = go_on if grown else "choose another --out"
             raise UserError(f"{self.path}: holds another run ({difference}); {remedy}")
 

@@ -198,13 +198,12 @@ class Loop:
     def _refusal(self, task_index: int, verdict: Verdict) -> str:
         kept = self.folder.path / self.folder.task_folder(task_index, self.names[task_index]) / CANDIDATE
         run = self.folder.path
-        go_on = shlex.join(["codyra", "run", str(run / "config.yaml"), "--out", str(run)])
         revert = shlex.join(["codyra", "revert", str(run), "--to", str(task_index)])
         give_up = f"; or give the task up: {revert}" if task_index else ""
         return (
             f"the guard refused task {task_index + 1} ({self.names[task_index]}): the held-out score fell "
             f"{verdict.lost:.1f} points ({verdict.before:.1f} -> {verdict.candidate:.1f} %), {verdict.tolerance:g} "
-            f"are tolerated; the candidate is kept in {kept}; go on with: {go_on} "
+            f"are tolerated; the candidate is kept in {kept}; go on with: {self.folder.run_command} "
             f"--set guard.on_violation=shrink (or a larger guard.tolerance){give_up}"
         )
 

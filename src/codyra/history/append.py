@@ -52,8 +52,7 @@ def _extended(folder: RunFolder, more: Path) -> RunConfig | None:
     learnt = folder.finished_tasks(names)
     if learnt < len(names):
         raise UserError(
-            f"{folder.path}: {learnt} of {len(names)} tasks are learnt; finish it first: codyra run "
-            f"{folder.path / 'config.yaml'} --out {folder.path}"
+            f"{folder.path}: {learnt} of {len(names)} tasks are learnt; finish it first: {folder.run_command}"
         )
     if read_declaration(stored.method.name).needs_number_of_tasks:
         raise UserError(
