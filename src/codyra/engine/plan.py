@@ -89,7 +89,7 @@ class Plan:
         ctx = self.context(0)
         with seeded_torch(0):
             self.method.before_task(ctx)
-        count = sum(weight.numel() for weight in ctx.trained().values())
+        count = ctx.num_trained()
         self.method.adapter.discard(ctx)
         return count
 
@@ -370,7 +370,7 @@ def step_cost(plan: Plan, task_index: int) -> StepCost:
     train, task, ctx = plan.config.train, plan.tasks[task_index], plan.context(task_index)
     with seeded_torch(0):
         plan.method.before_task(ctx)
-        num_trainable = sum(weight.numel() for weight in ctx.trained().values())
+        num_trainable = ctx.num_trained()
         kept = _kept_bytes(plan, ctx)
         positions = list(range(len(task.train)))[: train.batch_size]
         timings: list[float] = []

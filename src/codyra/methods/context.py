@@ -179,3 +179,7 @@ class TaskContext:
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that are trained, by name; adapters among them."""
         return {name: weight for name, weight in self.net.named_parameters() if weight.requires_grad}
+
+    def num_trained(self) -> int:
+        """How many numbers these parameters have."""
+        return sum(weight.numel() for weight in self.trained().values())

@@ -82,11 +82,6 @@ class Cone(Piece):
         if cone["examples"]:
             reference = self._reference(ctx)
             cone["step"] += 1
-        if dist.is_initialized():
-            # Averaged gradients are the same everywhere to the last bit. What is taken on every process alone need not
-            # be, and the sign of a small product would then part the copies of the model for good.
-            for part in reference.values():
-                dist.broadcast(part, 0)
         if reference:
             cone["projected"] = float(project(_gradient(ctx), list(reference.values())))
 
@@ -116,7 +111,7 @@ class Cone(Piece):
     def kept_bytes(self, ctx: TaskContext, task_index: int) -> int:
         if self.grad_memory == "samples":  # positions, which take next to nothing
             return 0
-        return 4 * sum(weight.numel() for weight in ctx.trained().values())
+        return 4 * ctx.num_trained()
 
     def end_training(self, ctx: TaskContext) -> None:
         count = min(self.memory_examples, len(ctx.data))
@@ -163,6 +158,11 @@ def mean_gradient(ctx: TaskContext, parts: Sequence[tuple[TaskData, Sequence[int
                 num_terms += counted
                 for name, part in gradients(ctx, data.loss(batch)["loss"]).items():
                     total[name].add_(part, alpha=counted)
+    if dist.is_initialized():
+        # The step's own gradient, an average, is the same on all processes to the last bit. What each takes alone need
+        # not be, and the sign of a small product would then part the copies of the model for good.
+        for part in total.values():
+            dist.broadcast(part, 0)
     return {name: part / num_terms for name, part in total.items()}
 
 

@@ -55,7 +55,7 @@ class FisherAnchor(Piece):
         return self.ewc_lambda / 2 * torch.stack(terms).sum() if terms and self.ewc_lambda else None
 
     def kept_bytes(self, ctx: TaskContext, task_index: int) -> int:
-        return 4 * sum(weight.numel() for weight in ctx.trained().values())
+        return 4 * ctx.num_trained()
 
     def end_training(self, ctx: TaskContext) -> None:
         kept = ctx.memory.store("statistics", "fisher")
