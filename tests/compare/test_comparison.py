@@ -10,13 +10,16 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from codyra.compare import runs
-from codyra.compare.compare import compare
+from codyra.compare.compare import Results, compare
+from codyra.compare.plan import plan_comparison
+from codyra.engine.folder_reader import ReferenceInfo
 from codyra.engine.progress import Narrator
 from codyra.engine.run import run
 from codyra.errors import UserError
@@ -84,8 +87,13 @@ def cells(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
 
 
-def cell(folder: Path, method: str, metric: str, position: int = 0) -> dict[str, str]:
-    return [line for line in cells(folder) if (line["method"], line["metric"]) == (method, metric)][position]
+def cell(folder: Path, method: str, metric: str, minus: bool = False) -> dict[str, str]:
+    """The first line of this metric, of the method itself or of its difference from the reference."""
+    return next(
+        line
+        for line in cells(folder)
+        if (line["method"], line["metric"], "Minus" in line["block"]) == (method, metric, minus)
+    )
 
 
 def test_the_table_is_what_the_run_folders_say(finished):
@@ -103,9 +111,9 @@ def test_the_table_is_what_the_run_folders_say(finished):
         assert float(line["std"]) == pytest.approx(statistics.stdev(values))
         assert line["n"] == "2"
         minus = [found["lora:r=1", seed][metric] - found["zero_shot", seed][metric] for seed in (1, 2)]
-        line = cell(finished, "lora:r=1", metric, position=1)
+        line = cell(finished, "lora:r=1", metric, minus=True)
         assert float(line["value"]) == pytest.approx(statistics.mean(minus))
-        assert float(line["std"]) == pytest.approx(statistics.stdev(minus) / 2**0.5)
+        assert float(line["standard_error"]) == pytest.approx(statistics.stdev(minus) / 2**0.5)
     for metric in ("average", "last", "forgetting_max", "learning_accuracy"):
         values = [found["lora:r=1", seed]["own_label_space"][metric] for seed in (1, 2)]
         line = cell(finished, "lora:r=1", f"own_{metric}")
@@ -239,8 +247,8 @@ def test_answers_have_op_and_backward_transfer(tmp_path):
     assert {"overall_performance", "bwt", "bwt_trace", "bwt_clipped"} <= metrics
     assert not {"transfer", "average", "last"} & metrics
     assert (cell(out, "lora", "steps")["value"], cell(out, "lora", "examples")["value"]) == ("2", "6")
-    minus = cell(out, "full", "overall_performance", position=1)
-    assert (minus["n"], minus["std"]) == ("1", "")
+    minus = cell(out, "full", "overall_performance", minus=True)
+    assert (minus["n"], minus["standard_error"]) == ("1", "")
     assert minus["note"] == "one seed in common: a difference without an error"
 
 
@@ -340,3 +348,31 @@ def test_real_processes_interrupted_and_continued(stream, tmp_path):
         for method in ("lora", "zero_shot")
     }
     assert all(peak > 0 for peak in peaks.values())
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    """nohup has a program ignore that the terminal closes."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with runs._ended_when_told():
+            signal.raise_signal(signal.SIGHUP)
+            with pytest.raises(SystemExit):
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
+def test_runs_on_other_reference_data_are_not_averaged(stream, finished):
+    plan = plan_comparison(stream, None, out=finished)
+    results = Results(plan)
+    first = next(iter(results._measured.values()))
+
+    def given(texts):
+        manifest = replace(first.run.view.manifest, reference={"texts": ReferenceInfo(texts)})
+        return replace(first, run=replace(first.run, view=replace(first.run.view, manifest=manifest)))
+
+    results._check_same(plan.jobs[0], given("a"), given("a"))
+    results._check_same(plan.jobs[0], first, given("a"))
+    with pytest.raises(UserError, match="was given other reference data"):
+        results._check_same(plan.jobs[0], given("a"), given("b"))

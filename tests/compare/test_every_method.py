@@ -23,7 +23,7 @@ from codyra.methods.declaration import read_declaration
 from codyra.update import architecture
 from conftest import colour_tasks
 
-STEPS, BATCH, SHOTS, NUM_TASKS = 8, 6, 4, 2
+STEPS, BATCH, SHOTS, NUM_TASKS = 11, 6, 4, 2
 TARGETS = ["layers.0.self_attn.q_proj", "layers.0.mlp.fc1"]
 KINDS = ["weights", "statistics", "features", "samples"]
 

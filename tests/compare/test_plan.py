@@ -136,6 +136,30 @@ def test_a_label_of_ones_own(stream, tmp_path):
     assert "stands twice" in refusal(plan, stream, "lora as x,full as x")
 
 
+@pytest.mark.parametrize("label", ["..", ".", "compare.yaml", "Compare.HTML", "table.csv", "lock.json"])
+def test_a_label_that_is_no_folder_of_its_own(stream, label):
+    assert "use another label" in refusal(plan, stream, f"lora as {label}")
+
+
+def test_a_plan_that_was_edited_by_halves(stream, tmp_path):
+    out = tmp_path / "out"
+    plan(stream, "codyra,lora", out=out).write()
+    stored = yaml.safe_load((out / "compare.yaml").read_text())
+    del stored["own"]["lora"]
+    (out / "compare.yaml").write_text(yaml.safe_dump(stored))
+    assert "`methods` and `own` do not name the same rows" in refusal(plan, stream, None, out=out)
+
+
+def test_options_of_the_configs_own_method_stay_with_it(config, tmp_path):
+    config["method"] = {"name": "codyra", "r": 2, "schedule": "official", "levels": 3, "targets": "attention"}
+    (tmp_path / "stream.yaml").write_text(yaml.safe_dump(config))
+    made = plan(str(tmp_path / "stream.yaml"), "codyra,sora,lora", out=tmp_path / "out")
+    options = {job.label: job.config.method for job in made.jobs}
+    assert (options["codyra"].schedule, options["codyra"].levels) == ("official", 3)
+    assert (options["sora"].schedule, options["sora"].levels) == ("stages", 7)
+    assert {(of.r, of.targets) for of in options.values()} == {(2, "attention")}
+
+
 def test_a_reference_that_was_taken_out_is_chosen_anew(stream, tmp_path):
     plan(stream, "full,lora", out=tmp_path / "out", reference="full").write()
     file = tmp_path / "out/compare.yaml"

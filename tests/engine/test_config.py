@@ -5,6 +5,7 @@ import yaml
 
 from codyra.engine.config import load_config, preset_names
 from codyra.errors import UserError
+from codyra.methods import SHARED_OPTIONS, method_names
 
 BASE = {
     "model": {"name": "somewhere"},
@@ -45,6 +46,27 @@ def test_changing_the_method_drops_options_that_only_the_old_one_has():
     config = load_config(BASE, ["method.kappa_total=0.3", "method.r=4", "method.name=lora"])
     assert (config.method.name, config.method.r) == ("lora", 4)
     assert not hasattr(config.method, "kappa_total")
+
+
+def test_options_of_another_method_are_not_meant_for_this_one():
+    """Of the same name: CoDyRA's ramp would make SoRA another method."""
+    set_for_codyra = ["method.r=4", "method.dense_fraction=0.1", "method.schedule=official"]
+    config = load_config(BASE, [*set_for_codyra, "method.name=sora"])
+    assert (
+        config.method.model_dump()
+        == load_config(BASE, ["method.name=sora", "method.r=4"]).method.model_dump()
+    )
+    kept = load_config(BASE, [*set_for_codyra, "method.name=codyra"])
+    assert (kept.method.r, kept.method.dense_fraction, kept.method.schedule) == (4, 0.1, "official")
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_goes_with_every_method(preset):
+    for method in method_names():
+        own = load_config({**BASE, "method": {"name": method}}).method.model_dump(exclude=set(SHARED_OPTIONS))
+        assert load_config(preset, [f"method.name={method}"]).method.model_dump(
+            exclude=set(SHARED_OPTIONS)
+        ) == own or (method == load_config(preset).method.name)
 
 
 def test_schedules_bring_their_own_thresholds():

@@ -190,3 +190,20 @@ def test_options_that_cannot_be():
         adalora(target_r=12)
     with pytest.raises(ValueError, match=r"budget_end 0\.1 must be above budget_start 0\.2"):
         adalora(budget_start=0.2, budget_end=0.1)
+
+
+def test_a_linear_that_took_no_part_is_no_obstacle():
+    """As the pooler of a sentence encoder, or an expert that no token reached."""
+    net, method = toy_net(), adalora(init_r=4, target_r=2)
+    ctx = TaskContext(net, ["first", "second"], [], task_index=0, total_steps=8, previous=None)
+    method.before_task(ctx)
+    ctx.optimizer = torch.optim.AdamW(method.param_groups(ctx, 0.05))
+    inputs = torch.randn(7, net.first.in_features)
+    for _ in range(8):
+        ctx.optimizer.zero_grad()
+        (net.first(inputs) - 1).square().mean().backward()
+        method.after_backward(ctx)
+        ctx.optimizer.step()
+        method.after_step(ctx)
+    update = method.after_task(ctx)
+    assert 0 < update.ranks["first"] + update.ranks["second"] <= 4

@@ -5,10 +5,12 @@ import torch
 from torch import nn
 
 from codyra.errors import UserError
-from codyra.methods import build_method, method_names, option_names, parse_options
+from codyra.methods import Declaration, build_method, method_names, option_names, parse_options, registry
 from codyra.methods.base import Head
 from codyra.methods.pieces.distill import Distill
-from methods.toy_task import toy_context, train
+from methods.toy_task import toy_context, toy_net, train
+
+CONTINUE = {"carry": {"carry": "continue", "merge_scale": 1.0}}
 
 
 class Net(nn.Module):
@@ -133,3 +135,49 @@ def test_what_is_kept_is_within_the_estimate(options):
         kept = sum(memory.num_bytes().values())
         assert kept <= bound
         assert kept or number  # InfLoRA's complement may be empty after a later task
+
+
+def undeclared(monkeypatch, **fields):
+    """The options of a method that is put together so."""
+    about = {"title": "t", "summary": "s", "source": "s", "trains": "t", "keeps": "k", "costs": "c"}
+    declared = Declaration(**about, **fields)
+    monkeypatch.setattr(registry, "read_declaration", lambda name: declared)
+    monkeypatch.setattr(registry, "method_names", lambda: ("mine",))
+    registry.options_class.cache_clear()
+    return {"name": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"adapter": "lora", "penalties": ["fisher_anchor"], "merge": "add", "stores": "statistics"},
+            "needs merge",
+        ),
+        ({"adapter": "lora", "penalties": ["ortho"], "merge": CONTINUE, "stores": "statistics"}, "only one"),
+        (
+            {"adapter": "lora", "penalties": ["distill"], "merge": CONTINUE, "stores": "none"},
+            "is the base model",
+        ),
+        (
+            {"adapter": "none", "head": "ridge_dual", "merge": "add", "stores": "features"},
+            "extra_inference: true",
+        ),
+        ({"adapter": "lora", "penalties": ["ortho"], "merge": "add", "stores": "none"}, "declare statistics"),
+    ],
+)
+def test_pieces_that_do_not_go_together_are_refused(monkeypatch, fields, words):
+    with pytest.raises(UserError, match=words):
+        build_method(parse_options(undeclared(monkeypatch, **fields)))
+    registry.options_class.cache_clear()
+
+
+def test_a_method_sees_no_task_but_its_own_and_those_it_keeps_examples_of():
+    ctx = toy_context(toy_net(), task_index=2)
+    assert len(ctx.data_of(2))
+    with pytest.raises(RuntimeError, match="no example of task 3 is kept"):
+        ctx.data_of(3)
+    ctx.memory.keep_examples(1, [0, 2], [40, 40])
+    assert len(ctx.data_of(1))
+    with pytest.raises(RuntimeError, match="no example of task 0 is kept"):
+        ctx.data_of(0)

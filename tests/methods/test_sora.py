@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from codyra.methods import TaskContext, build_method, parse_options
-from reference import effective, shrink, thresholds
+from reference import effective, shrink
 
-STEPS, R, IN, OUT, LR = 100, 6, 8, 7, 0.02
+STEPS, R, IN, OUT, LR = 113, 6, 8, 7, 0.02
 
 
 def net():
@@ -41,14 +41,17 @@ def train(options, steps=STEPS):
     return result, A, start, (inputs, targets)
 
 
-def test_it_equals_a_dense_twin_for_a_hundred_steps():
-    options = {"name": "sora", "kappa_max": 0.02, "gate_l1": 0.3}
+def test_it_equals_a_dense_twin_for_more_than_a_hundred_steps():
+    """A quarter of the steps and one more without threshold, then seven stages of twelve."""
+    kappas = [0.0] * 29 + [0.05 * stage / 6 for stage in range(7) for _ in range(12)]
+    assert len(kappas) == STEPS
+    options = {"name": "sora", "kappa_max": 0.05, "gate_l1": 0.3}
     gates, A, start, (inputs, targets) = train(options)
     W = net().linear.weight.detach()
     weights = [A, torch.zeros(OUT, R).double(), start]
     parameters = [weight.clone().requires_grad_() for weight in weights]
     optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=0.0)
-    for kappa in thresholds(STEPS, 0.0, kappa_max=0.02, levels=7):
+    for kappa in kappas:
         optimizer.zero_grad()
         dense = effective(W, parameters[0], parameters[1], parameters[2])
         loss = (inputs @ dense.T - targets).square().mean() + 0.3 * parameters[2].abs().mean()

@@ -43,8 +43,8 @@ class ToyData:
     def outputs(self, batch):
         return SimpleNamespace(values=self.net(batch["inputs"]), comparisons=())
 
-    def num_terms(self, batch):
-        return len(batch["inputs"])
+    def num_terms(self, positions):
+        return len(positions)
 
     def visit_inputs(self, modules, positions, size, visit):
         first_of = {}
@@ -57,8 +57,9 @@ class ToyData:
     def log_likelihoods(self, batch):
         return -(self.outputs(batch).values - batch["targets"]).square().sum(dim=1) / 2
 
-    def loss(self, batch, outputs=None):
-        return {"loss": -self.log_likelihoods(batch).mean()}
+    def loss(self, batch, outputs=None, num_terms=None):
+        log_likelihoods = self.log_likelihoods(batch)
+        return {"loss": -log_likelihoods.sum() / (num_terms or len(log_likelihoods))}
 
     def example_bytes(self, positions):
         return 40 * len(positions)

@@ -3,6 +3,7 @@
 import copy
 import json
 import warnings
+from itertools import groupby
 
 import pytest
 import torch
@@ -14,7 +15,13 @@ from torch import nn
 
 import reference
 from codyra.tuner import CodyraConfig, Gate, ProximalStep, named_gates, param_groups
-from codyra.tuner.prox import linear_thresholds, official_threshold, official_thresholds, soft_threshold
+from codyra.tuner.prox import (
+    linear_thresholds,
+    official_threshold,
+    official_thresholds,
+    soft_threshold,
+    stage_thresholds,
+)
 from tiny_nets import TwoLayers, train
 
 
@@ -56,6 +63,19 @@ def test_linear_schedule_sums_to_kappa_total(steps, fraction, total):
     if thresholds:
         assert sum(thresholds) == pytest.approx(total)
         assert thresholds == sorted(thresholds)
+
+
+def test_stages_are_equally_long():
+    thresholds = stage_thresholds(141, 0.25, kappa_max=7e-4, levels=7)
+    stages = [list(same) for _, same in groupby(thresholds)]
+    assert len(thresholds) == 105
+    assert [len(stage) for stage in stages] == [15] * 7
+    assert [stage[0] for stage in stages] == pytest.approx(
+        torch.linspace(0, 7e-4, 7, dtype=torch.float64).tolist()
+    )
+    uneven = [len(list(same)) for _, same in groupby(stage_thresholds(100, 0.0, 1.0, 7))]
+    assert sum(uneven) == 99
+    assert set(uneven) == {14, 15}
 
 
 @settings(max_examples=60, deadline=None)
@@ -296,7 +316,9 @@ def test_gates_frozen_at_one_follow_plain_lora():
         ({"levels": 50}, "use schedule='official'"),
         ({"schedule": "official", "total_steps": 60}, "use schedule='linear'"),
         ({"schedule": "official", "levels": 1}, "levels=1"),
-        ({"schedule": "cosine"}, "'linear' or 'official'"),
+        ({"schedule": "stages", "kappa_total": 0.65}, "use schedule='linear'"),
+        ({"schedule": "stages", "total_steps": 60}, "use schedule='linear'"),
+        ({"schedule": "cosine"}, "linear, official, stages"),
         ({"operator": "hard"}, "'soft' or 'official'"),
         ({"kappa_total": 0.0}, "kappa_total=0.0"),
         ({"kappa_total": float("nan")}, "kappa_total=nan"),

@@ -42,8 +42,8 @@ def compare(
     words += [*(["--out", str(out)] if out else []), *(["--reference", reference] if reference else [])]
     words += [*(["--jobs", str(jobs)] if jobs > 1 else []), *overrides]
     with continue_with(*words, kept="finished runs and checkpoints are kept"):
-        from codyra.compare.compare import PAGE
         from codyra.compare.compare import compare as run
+        from codyra.compare.plan import PAGE
         from codyra.engine.progress import Narrator
         from codyra.report.table_formats import as_text
 

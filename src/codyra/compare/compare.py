@@ -6,7 +6,7 @@ from pathlib import Path
 from codyra import files
 from codyra.compare.measured import Measured, measure
 from codyra.compare.page import render
-from codyra.compare.plan import Comparison, Job, plan_comparison
+from codyra.compare.plan import CSV, MARKDOWN, PAGE, Comparison, Job, plan_comparison
 from codyra.compare.runs import check_and_estimate, run_all
 from codyra.compare.table import build_table
 from codyra.engine.lock import only_writer
@@ -16,8 +16,6 @@ from codyra.report.charts import NUM_STYLES
 from codyra.report.runs import comparable_groups
 from codyra.report.table import Table
 from codyra.report.table_formats import as_csv, as_markdown
-
-PAGE, MARKDOWN, CSV = "compare.html", "table.md", "table.csv"
 
 
 class Results:
@@ -38,14 +36,16 @@ class Results:
         """
         style = self.comparison.labels.index(job.label) % NUM_STYLES
         found = measure(job, style)
-        if first := next(iter(self._measured.values()), None):
-            self._check_same(job, first, found)
+        for earlier in self._measured.values():
+            self._check_same(job, earlier, found)
         self._measured[job.label, job.seed] = found
 
     def _check_same(self, job: Job, first: Measured, found: Measured) -> None:
-        bases = [measured.run.view.manifest.base for measured in (first, found)]
-        if bases[0].sha256 != bases[1].sha256:
+        before, now = (measured.run.view.manifest for measured in (first, found))
+        if (before.base.sha256, before.base.files) != (now.base.sha256, now.base.files):
             what, changed = "started from another base model", "the model"
+        elif before.reference and now.reference and before.reference != now.reference:
+            what, changed = "was given other reference data", "the reference data"
         elif len(comparable_groups([first.run, found.run])) > 1:
             what, changed = "learnt other data", "the data"
         else:

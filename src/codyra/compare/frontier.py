@@ -58,7 +58,7 @@ class Box:
 def frontier(spots: Sequence[Spot], *, title: str, x_name: str, y_name: str) -> Markup:
     """The plot of the methods that have both figures. Less of x is better, more of y.
 
-    A thin line joins those that no other method beats in both means.
+    A thin line joins those that no other method beats in one mean while it is as good in the other.
     """
     known = [spot for spot in spots if spot.x.mean is not None and spot.y.mean is not None]
     x_ticks = _ticks([bound for spot in known for bound in _bounds(spot.x)], 5)

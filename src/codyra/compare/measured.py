@@ -16,7 +16,7 @@ Figures = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class Budget:
-    """Of every task: optimizer steps by its log, examples that were shown in them, and classes of the stream's data."""
+    """Of every task: optimizer steps by its log and examples that were shown in them; and the batch size."""
 
     steps: tuple[int, ...]
     examples: tuple[int, ...]

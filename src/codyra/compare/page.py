@@ -85,7 +85,7 @@ def render(table: Table, rows: Rows, reference: str, missing: Sequence[str]) -> 
 def _frontiers(rows: Rows) -> list[Markup]:
     note = (
         "Each marker is a method: the mean over seeds, bars of \N{PLUS-MINUS SIGN}1 standard error. Up is better, left "
-        "is better; the thin line joins the methods that no other beats in both means."
+        "is better; the thin line joins the methods that no other beats in one mean while it is as good in the other."
     )
     figures = []
     for figure, x_name, title in _PLOTS:
@@ -136,13 +136,13 @@ def _explained(title: str, reference: str) -> list[Markup]:
         "Properties, declared and measured": "What a method says of itself, and the bytes and parameters that its runs "
         "really kept; the updates themselves, of which every state is made again, are not counted.",
         "Cost": "Wall clock of this machine. Runs that ran beside each other, or beside other programs, took longer "
-        "than they would alone; the first run that reads a stream also decodes its pictures.",
-        "Budget": "Counted in the training logs. Passes over the data beside the steps are not in it; they are in the "
-        "seconds of work.",
+        "than they would alone. Pictures were decoded before the first of them.",
+        "Budget": "Steps as counted in the training logs, and the examples in their batches. What a method looks at "
+        "beside them, in a step or around a task, is not in it; it is in the seconds of work.",
     }
     if "Minus" in title:
         words[title] = (
-            f"Runs of one seed share shots, batches and starting values: each is compared with that of {reference} "
+            f"Runs of one seed share shots, batches and crops: each is compared with that of {reference} "
             "before the mean is taken. A difference below two standard errors may well be chance; with three seeds or "
             "fewer, a larger one too."
         )
@@ -176,14 +176,19 @@ def _equality(rows: Rows) -> list[Markup]:
     return parts
 
 
-def _machines(rows: Rows) -> list[Markup]:
+def _machines(rows: Rows) -> list[Markup | None]:
     """Where and when: every machine that took part."""
     every = [run.run.view.manifest for runs in rows.values() for run in runs]
+    sessions = [session for manifest in every for session in manifest.sessions]
     places = dict.fromkeys(
-        f"{session.machine}, on {session.device}, {count(session.threads, 'thread')}"
-        for manifest in every
-        for session in manifest.sessions
+        f"{session.machine}, on {session.device}, {count(session.threads, 'thread')}" for session in sessions
     )
+    versions: dict[str, list[str]] = {}
+    for session in sessions:
+        for library, version in session.versions.items():
+            if version not in versions.setdefault(library, []):
+                versions[library].append(version)
+    mixed = [f"{library} {' and '.join(of)}" for library, of in versions.items() if len(of) > 1]
     started = [manifest.timing.started for manifest in every if manifest.timing.started]
     finished = [manifest.timing.finished for manifest in every if manifest.timing.finished]
     seconds = [run.figures["seconds"] for runs in rows.values() for run in runs]
@@ -195,4 +200,10 @@ def _machines(rows: Rows) -> list[Markup]:
         f"{len(every)} runs, {when}; {duration(sum(known))} of work in all. Machines: {'; '.join(places)}."
     )
     first = "The columns below are the first seed of every method."
-    return [tag("p", words, class_="note"), tag("p", first, class_="note")]
+    return [
+        tag("p", words, class_="note"),
+        tag("p", f"Not all runs had the same versions: {'; '.join(mixed)}.", class_="warning")
+        if mixed
+        else None,
+        tag("p", first, class_="note"),
+    ]

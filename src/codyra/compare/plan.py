@@ -17,7 +17,8 @@ from codyra.methods import method_names, option_names
 from codyra.naming import did_you_mean
 from codyra.reading import MAX_YAML_BYTES, checked, damaged, parse_yaml, read_text, within
 
-PLAN = "compare.yaml"
+PLAN, PAGE, MARKDOWN, CSV = "compare.yaml", "compare.html", "table.md", "table.csv"
+"""What stands in the folder beside those of the methods."""
 FORMAT = 1
 MAX_LABEL = 100
 DEFAULT_SEEDS = (0, 1, 2)
@@ -199,9 +200,12 @@ def plan_comparison(
 
 def _known_methods(folder: Path, before: Stored) -> list[Entry]:
     try:
-        return parse_methods(",".join(before.methods))
+        known = parse_methods(",".join(before.methods))
     except UserError as error:
         damaged(within(folder, PLAN), str(error))
+    if {entry.label for entry in known} != set(before.own):
+        damaged(within(folder, PLAN), "`methods` and `own` do not name the same rows")
+    return known
 
 
 def parse_methods(text: str) -> list[Entry]:
@@ -299,12 +303,19 @@ def _check_options(overrides: Iterable[str], entries: Sequence[Entry]) -> None:
 def _check_labels(labels: Sequence[str]) -> None:
     for label in labels:
         if labels.count(label) > 1:
-            raise UserError(f"--methods: {label!r} stands twice; give each once")
+            raise UserError(
+                f"--methods: {label!r} stands twice, or is the label of a row that is there with other options; give "
+                "each once, with a label of its own"
+            )
 
 
 def _check_folders(entries: Sequence[Entry]) -> None:
     by_folder: dict[str, str] = {}
     for entry in entries:
+        if not entry.folder.strip(".") or entry.folder.casefold() in (PLAN, PAGE, MARKDOWN, CSV, LOCK):
+            raise UserError(
+                f"--methods: {entry.label!r} cannot be the name of a folder here; use another label"
+            )
         other = by_folder.setdefault(entry.folder.casefold(), entry.label)
         if other != entry.label:
             raise UserError(

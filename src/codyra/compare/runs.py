@@ -112,6 +112,7 @@ def run_all(
     """
     waiting = deque(job for job in jobs if not job.finished)
     running: dict[str, tuple[Job, subprocess.Popen[bytes], float, int]] = {}
+    at_once = min(at_once, len(waiting)) or 1  # cores are not kept for runs that do not come
     places = deque(range(at_once))
     failed: dict[str, str] = {}
     learnt = {job.name: job.num_finished_tasks for job in waiting}
@@ -155,12 +156,13 @@ def run_all(
 
 @contextmanager
 def _ended_when_told() -> Iterator[None]:
-    """A kill or a closed terminal leaves by an exception, so that no run goes on alone."""
+    """A kill or a closed terminal leaves by an exception, so that no run goes on alone (after SIGKILL it does)."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    former = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
+    former = {number: signal.signal(number, leave) for number in heard}
     try:
         yield
     finally:

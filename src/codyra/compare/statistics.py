@@ -31,7 +31,7 @@ def over_seeds(runs: Sequence[Measured], figure: str) -> Estimate:
 def paired(runs: Sequence[Measured], reference: Sequence[Measured], figure: str) -> Estimate:
     """Mean over the seeds that both have of (method - reference), and the spread of these differences.
 
-    Runs of one seed share shots, batches and starting values, so that what a seed does to both cancels.
+    Runs of one seed share shots, batches and crops, so that what a seed does to both cancels.
     """
     theirs = {run.seed: run.figures[figure] for run in reference}
     differences: list[float | None] = []

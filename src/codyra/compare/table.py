@@ -113,7 +113,7 @@ def differences(title: str, columns: Sequence[Column], rows: Rows, reference: st
         if label != reference:
             found = [paired(runs, rows[reference], column.metric) for column in shown]
             body.append(_difference(label, found))
-    return Block(title, tuple(shown), tuple(body))
+    return Block(title, tuple(shown), tuple(body), of_means=True)
 
 
 def _difference(label: str, found: Sequence[Estimate]) -> Row:
@@ -255,7 +255,7 @@ def _without_empty(block: Block) -> Block:
         if any(row.cells[i].value is not None or row.cells[i].words is not None for row in block.rows)
     ]
     rows = (replace(row, cells=tuple(row.cells[i] for i in kept)) for row in block.rows)
-    return Block(block.title, tuple(block.columns[i] for i in kept), tuple(rows))
+    return replace(block, columns=tuple(block.columns[i] for i in kept), rows=tuple(rows))
 
 
 def _per_task(numbers: Sequence[int]) -> str:

@@ -26,7 +26,7 @@ from pydantic import (
 
 from codyra.errors import UserError
 from codyra.families import ModelSpec
-from codyra.methods import MethodOptions, option_names, parse_options
+from codyra.methods import SHARED_OPTIONS, MethodOptions, option_names, parse_options
 from codyra.naming import did_you_mean, nearest
 from codyra.reading import parse_yaml
 from codyra.streams import ClassName, Role, StreamSpec, TaskSpec
@@ -335,10 +335,11 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         value = str(Path(value).expanduser().resolve())
     parts = key.split(".")
     if parts == ["method", "name"]:
-        # Options that only the former method has would be unknown keys of the new one.
-        valid = option_names(str(value))
+        # What was set for another method is not meant for this one.
         former = raw.get("method") or {}
-        raw["method"] = {option: former[option] for option in former if option in valid} | {"name": value}
+        kept = former if value == former.get("name", value) else SHARED_OPTIONS
+        valid = option_names(str(value))
+        raw["method"] = {key: former[key] for key in former if key in kept and key in valid} | {"name": value}
         return
     node: Any = raw
     for part in parts[:-1]:

@@ -50,11 +50,11 @@ MAX_EXAMPLES = 10**12
 CHECKPOINT, CANDIDATE = "checkpoint", "candidate"
 MEMORY = "memory.safetensors"
 DERIVED = ("accuracy.csv", "accuracy_task.csv", "metrics.json", "report.html")
+"""Files that follow from the scores and updates of the tasks."""
 TASK_LISTS = ("labels.json", "answers.json")
 """Of which a run has one: its classes, or how its prompts are answered."""
 ZERO_SHOT = "zero-shot"
 MAX_SQUARE = 10_000.0
-"""Files that follow from the scores and updates of the tasks."""
 
 
 class RunFolder:

@@ -62,6 +62,13 @@ class BaseModelInfo:
 
 
 @dataclass(frozen=True)
+class ReferenceInfo:
+    """Texts or images that the user supplied to a method that needs some."""
+
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class MethodInfo:
     """What the method declares about itself."""
 
@@ -202,6 +209,7 @@ class Manifest:
     scored_among: Annotated[tuple[TaskName, ...], PerTask] = ()
     archive: Annotated[tuple[Archived, ...], PerTask] = ()
     benchmark: BenchmarkInfo | None = None
+    reference: dict[Literal["texts", "images"], ReferenceInfo] | None = None
     sessions: tuple[Session, ...] = ()
 
     @property

@@ -296,7 +296,7 @@ class Loop:
         plan, name = self.plan, self.names[task_index]
         started = time.perf_counter()
         weights, head = self._put_state(task_index + 1)
-        self._check_inference()
+        self._check_inference(head)
         about = {"drift": distance(weights, plan.base), "weights_sha256": state_sha256(weights, head)}
         del weights  # the network has them; scoring, and the sums of `rounding_loss`, need the room
         merged = time.perf_counter()
@@ -324,16 +324,15 @@ class Loop:
         plan.accelerator.wait_for_everyone()
         return True
 
-    def _check_inference(self) -> None:
-        """A method that declares no extra inference leaves the network as it was, but for the values of weights.
+    def _check_inference(self, head: Head | None) -> None:
+        """A method that declares no extra inference leaves the network as it was, but for the values of weights, and no
+        head beside it.
 
         Raises:
             RuntimeError: it did not.
         """
-        if (
-            not self.plan.method.declared.extra_inference
-            and architecture(self.plan.family.net) != self.plan.architecture
-        ):
+        changed = head is not None or architecture(self.plan.family.net) != self.plan.architecture
+        if changed and not self.plan.method.declared.extra_inference:
             raise RuntimeError(
                 f"method {self.plan.method.name} changed the network and declares no extra inference"
             )

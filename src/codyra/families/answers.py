@@ -69,7 +69,7 @@ class AnswerObjective(Objective):
         A process without rows for its last part computes one that does not count, because data-parallel training
         waits for the gradients of all processes.
         """
-        num_tokens = sum(self._rows[position].num_answer for position in positions)
+        num_tokens = self.num_terms(positions)
         by_length = sorted(positions, key=lambda position: -len(self._rows[position].ids))
         most = -(-len(by_length) // num_processes)
         size = self._micro_batch_size or most
@@ -98,8 +98,8 @@ class AnswerObjective(Objective):
         )
         return log_p_NA.sum(dim=1)
 
-    def num_terms(self, batch: Batch) -> int:
-        return int((batch["targets"] != NO_TARGET).sum())
+    def num_terms(self, positions: Sequence[int]) -> int:
+        return sum(self._rows[position].num_answer for position in positions)
 
     def visit_inputs(
         self, modules: Sequence[str], positions: Sequence[int], size: int, visit: Visitor
@@ -114,10 +114,13 @@ class AnswerObjective(Objective):
     def example_bytes(self, positions: Sequence[int]) -> int:
         return sum(4 * len(self._rows[position].ids) for position in positions)
 
-    def loss(self, batch: Batch, outputs: Outputs | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, batch: Batch, outputs: Outputs | None = None, num_terms: int | None = None
+    ) -> dict[str, Tensor]:
         """`loss`, a scalar of at least float32."""
         outputs = outputs or self.outputs(batch)
-        return {"loss": _SummedCrossEntropy.apply(outputs.logits, outputs.targets) * batch["scale"]}
+        scale = batch["scale"] if num_terms is None else 1 / num_terms
+        return {"loss": _SummedCrossEntropy.apply(outputs.logits, outputs.targets) * scale}
 
 
 class _SummedCrossEntropy(torch.autograd.Function):

@@ -411,8 +411,8 @@ class TaskObjective(Objective):
         outputs = self.outputs(batch)
         return -F.cross_entropy(outputs.logits, outputs.targets, reduction="none")
 
-    def num_terms(self, batch: Batch) -> int:
-        return len(batch["labels"])
+    def num_terms(self, positions: Sequence[int]) -> int:
+        return len(positions)
 
     def visit_inputs(
         self, modules: Sequence[str], positions: Sequence[int], size: int, visit: Visitor
@@ -433,10 +433,14 @@ class TaskObjective(Objective):
     def example_bytes(self, positions: Sequence[int]) -> int:
         return sum(self._family.size_of(self._examples[position]) for position in positions)
 
-    def loss(self, batch: Batch, outputs: Outputs | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, batch: Batch, outputs: Outputs | None = None, num_terms: int | None = None
+    ) -> dict[str, Tensor]:
         """`loss` = `image_to_text` + `text_to_image`; the parts are detached. Scalars, at least float32."""
         outputs = outputs or self.outputs(batch)
         image_to_text = F.cross_entropy(outputs.logits, outputs.targets)
+        if num_terms is not None:
+            image_to_text = image_to_text * len(outputs.targets) / num_terms
         text_to_image = text_to_image_loss(outputs.logits, outputs.targets, self._num_rows)
         return {
             "loss": image_to_text + text_to_image,

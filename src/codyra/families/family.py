@@ -314,13 +314,17 @@ class Objective(ABC):
         return None
 
     @abstractmethod
-    def loss(self, batch: Batch, outputs: Outputs | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, batch: Batch, outputs: Outputs | None = None, num_terms: int | None = None
+    ) -> dict[str, Tensor]:
         """`loss`, a differentiable scalar, and its parts, detached.
 
         The sum over the parts of a process, averaged over processes, is the loss of the global batch.
 
         Args:
             outputs: those of this batch where they are known; computed otherwise.
+            num_terms: what means are taken over, where a plain batch is a part of more examples than it holds; sums, as
+                the text-to-image loss, are those of the part.
         """
 
     @abstractmethod
@@ -328,8 +332,8 @@ class Objective(ABC):
         """log p(true class or answer | input) of every example (N,), in at least float32, with gradients."""
 
     @abstractmethod
-    def num_terms(self, batch: Batch) -> int:
-        """What the loss of a plain batch is a mean over: its examples, or the tokens of its answers."""
+    def num_terms(self, positions: Sequence[int]) -> int:
+        """What the loss of these examples is a mean over: their number, or the tokens of their answers."""
 
     @abstractmethod
     def visit_inputs(

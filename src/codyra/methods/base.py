@@ -36,7 +36,10 @@ class Piece(BaseModel):
     keeps: ClassVar[Kind | None] = None
 
     def kept_bytes(self, ctx: TaskContext, task_index: int) -> int:
-        """At most so many bytes of memory after this task, for an estimate; the adapters of some task are on."""
+        """At most so many bytes of memory after this task, for an estimate; the adapters of some task are on.
+
+        0 also where it depends on data that are not read yet.
+        """
         return 0
 
     def check_beside(self, pieces: "Sequence[Piece]") -> None:
@@ -137,6 +140,11 @@ class Merge(Piece):
     def update_kind(self) -> Literal["low_rank", "cumulative"]:
         """`low_rank` is added to the predecessors, `cumulative` replaces them."""
         return "low_rank"
+
+
+def merge_of(pieces: Sequence[Piece]) -> Merge:
+    """How updates join in the method that has these pieces."""
+    return next(piece for piece in pieces if isinstance(piece, Merge))
 
 
 class Head(Piece):

@@ -79,6 +79,7 @@ def _needs(declared: Declaration) -> str:
         "reference data of the user's": declared.needs_reference_data,
         "the number of tasks in advance": declared.needs_number_of_tasks,
         "the task of every test example": declared.task_id_at_test,
+        "the examples that it keeps": declared.stores == "samples",
     }
     return ", ".join(need for need, needed in needs.items() if needed) or "nothing but the current task"
 

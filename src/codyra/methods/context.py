@@ -73,16 +73,17 @@ class TaskData(Protocol):
         """Unit-length features (C, D) of the classes as the network sees them now; None for answers."""
         ...
 
-    def loss(self, batch: Batch, outputs: Any = None) -> dict[str, Tensor]:
-        """`loss` and its parts; computes the outputs when they are not given."""
+    def loss(self, batch: Batch, outputs: Any = None, num_terms: int | None = None) -> dict[str, Tensor]:
+        """`loss` and its parts; computes the outputs when they are not given. `num_terms`: what its mean is taken over
+        where the batch is a part of more."""
         ...
 
     def log_likelihoods(self, batch: Batch) -> Tensor:
         """log p(true class or answer | input) of every example (N,), with gradients."""
         ...
 
-    def num_terms(self, batch: Batch) -> int:
-        """What the loss of a plain batch is a mean over: its examples, or the tokens of its answers."""
+    def num_terms(self, positions: Sequence[int]) -> int:
+        """What the loss of these examples is a mean over: their number, or the tokens of their answers."""
         ...
 
     def visit_inputs(
@@ -146,7 +147,7 @@ class TaskContext:
     batch_size: int = 1
     """Examples that may be computed together in a pass over data."""
     make_data: Callable[[int], TaskData] | None = None
-    """The examples of a task, by its index; None while options are only checked."""
+    """Behind `data` and `data_of`; None while options are only checked."""
     seed: str = ""
     """What draws are made from; see `rng`."""
     reference: Reference | None = None
@@ -168,9 +169,21 @@ class TaskContext:
     def data(self) -> Any:
         """The examples of this task, a `TaskData`; of a dual encoder a `ComparedData`."""
         if self._data is None:
-            assert self.make_data is not None, "no data while options are checked"
-            self._data = self.make_data(self.task_index)
+            self._data = self.data_of(self.task_index)
         return self._data
+
+    def data_of(self, task_index: int) -> TaskData:
+        """The examples of this task, or of one of which the memory keeps examples, made anew at every call.
+
+        Raises:
+            RuntimeError: it is another task.
+        """
+        assert self.make_data is not None, "no data while options are checked"
+        if task_index not in (self.task_index, *(task for task, _ in self.memory.kept_examples())):
+            raise RuntimeError(
+                f"no example of task {task_index} is kept; a method sees its own task and its memory"
+            )
+        return self.make_data(task_index)
 
     def rng(self, *purpose: str | int) -> random.Random:
         """A generator of its own for one purpose in this task; the same in every attempt and on every process."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codyra.methods.base import Adapter, Head, Merge, Piece
+from codyra.methods.base import Adapter, Head, Merge, Piece, merge_of
 from codyra.methods.context import Batch, Outputs, TaskContext
 from codyra.methods.declaration import Declaration
 from codyra.update import TaskUpdate
@@ -30,7 +30,7 @@ class Method:
 
     @property
     def merge(self) -> Merge:
-        return next(piece for piece in self.pieces if isinstance(piece, Merge))
+        return merge_of(self.pieces)
 
     @property
     def head(self) -> Head | None:

@@ -78,6 +78,11 @@ PIECES: dict[str, type[Piece]] = {
 }
 
 
+SHARED_OPTIONS = ("r", "targets", "text_loss")
+"""Options that mean the same to every method that has them. Others of one name need not: `kappa_max` is a threshold of
+CoDyRA's ramp and of SoRA's constant."""
+
+
 class MethodOptions(BaseModel):
     """Options of every method; each method adds those of its pieces."""
 
@@ -171,6 +176,10 @@ def parse_options(raw: Mapping[str, Any]) -> MethodOptions:
 def build_method(options: MethodOptions) -> Method:
     """The method that `options` describe."""
     declared = read_declaration(options.name)
+    if declared.head is not None and not declared.extra_inference:
+        raise UserError(
+            f"{options.name}.yaml: a head is extra work at inference; declare extra_inference: true"
+        )
     for name, _ in declared.choices():
         kept = PIECES[name].keeps
         if kept is not None and not covers(declared.stores, kept):

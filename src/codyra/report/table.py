@@ -70,11 +70,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows under the same columns, measured ones first."""
+    """Rows under the same columns, measured ones first. `of_means`: errors are standard errors, not deviations."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    of_means: bool = False
 
 
 @dataclass(frozen=True)

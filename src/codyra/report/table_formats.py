@@ -25,7 +25,8 @@ _WIDEST = 10_000
 _RULES = Box("    \n    \n -- \n    \n -- \n -- \n    \n    \n")
 """A line below the head and between sections, nothing else."""
 _CSV_HEAD = (
-    "table", "title", "metric", "data_set", "method", "kind", "n", "value", "std", "note", "marks", "source",
+    "table", "title", "block", "metric", "data_set", "method", "kind", "n", "value", "std", "standard_error",
+    "note", "marks", "source",
 )  # fmt: skip
 
 
@@ -107,13 +108,16 @@ def as_csv(tables: Sequence[Table]) -> str:
                 # Marks are of the measured rows, a source is that of the published ones.
                 where = ("", table.source) if row.kind == "published" else (marks, None)
                 for column, cell in zip(block.columns, row.cells, strict=True):
-                    names = map(visible, (table.title, column.metric, column.data_set or "", row.label))
+                    names = map(
+                        visible, (table.title, block.title, column.metric, column.data_set or "", row.label)
+                    )
                     notes = "; ".join(map(visible, (*row.notes, *cell.notes)))
                     value = cell.value
                     if column.digits is None and value is not None:
                         value = round(value)
                     shown = visible(cell.words) if cell.words is not None else value
-                    lines.writerow([number, *names, row.kind, row.num_runs, shown, cell.std, notes, *where])
+                    errors = (None, cell.std) if block.of_means else (cell.std, None)
+                    lines.writerow([number, *names, row.kind, row.num_runs, shown, *errors, notes, *where])
     return text.getvalue()
 
 

@@ -1,7 +1,8 @@
 """The proximal step: after every optimizer step of the sparse phase, w <- T_kappa(w) on every gate.
 
-The threshold rule is in `linear_thresholds` and `official_thresholds`, the operator in `soft_threshold` and
-`official_threshold`; ProximalStep hangs both on an optimizer. kappa is not multiplied by the learning rate.
+The threshold rule is in `linear_thresholds`, `official_thresholds` and `stage_thresholds`, the operator in
+`soft_threshold` and `official_threshold`; ProximalStep hangs both on an optimizer. kappa is not multiplied by the
+learning rate.
 """
 
 import math
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from codyra.tuner.layer import Gate, named_gates
 
-Schedule = Literal["linear", "official"]
+Schedule = Literal["linear", "official", "stages"]
 Operator = Literal["soft", "official"]
 
 # The paper's cumulative shrink, last threshold and number of levels.
@@ -57,6 +58,21 @@ def official_thresholds(
     return thresholds
 
 
+def stage_thresholds(total_steps: int, dense_fraction: float, kappa_max: float, levels: int) -> list[float]:
+    """Thresholds of the same steps in `levels` stages of equal length from 0 to kappa_max (SoRA, arXiv 2311.11696).
+
+    Raises:
+        ValueError: fewer sparse steps than levels.
+    """
+    num_proximal = total_steps - 1 - math.floor(dense_fraction * total_steps)
+    if num_proximal < levels:
+        raise ValueError(
+            f"schedule='stages' needs at least levels={levels} sparse steps, got {num_proximal} of "
+            f"total_steps={total_steps}; use schedule='linear', or fewer levels, or more steps"
+        )
+    return [kappa_max * (step * levels // num_proximal) / (levels - 1) for step in range(num_proximal)]
+
+
 def soft_threshold(gate_R: Tensor, kappa: float) -> Tensor:
     """sign(x) * max(|x| - kappa, 0), elementwise (the paper's operator)."""
     return gate_R - gate_R.clamp(-kappa, kappa)
@@ -94,9 +110,9 @@ class ProximalStep:
         model: the model with gates, as returned by `get_peft_model` (or wrapped in DDP).
         total_steps: optimizer steps of this task.
         schedule: "linear", a ramp of thresholds that sum to `kappa_total`; "official", the released
-            staircase.
+            staircase; "stages", equally many steps at each of `levels` thresholds from 0 to kappa_max (SoRA).
         kappa_total: only "linear": sum of all thresholds, in units of w; 0.65 unless given.
-        kappa_max, levels: only "official": last threshold and number of levels; 0.005 and 50 unless given.
+        kappa_max, levels: only "official" and "stages": last threshold and number of levels; 0.005 and 50 unless given.
         dense_fraction: share of the steps before the sparse phase, in [0, 1).
         operator: "soft" (the paper) or "official" (the released code).
 
@@ -333,14 +349,14 @@ def _thresholds(
     dense_fraction: float,
 ) -> list[float]:
     if schedule not in get_args(Schedule):
-        raise ValueError(f"schedule={schedule!r} is unknown; use 'linear' or 'official'")
+        raise ValueError(f"schedule={schedule!r} is unknown; use one of {', '.join(get_args(Schedule))}")
     if kappa_total is not None and kappa_max is not None:
         raise ValueError(
             "kappa_total and kappa_max are two ways to say the same; give kappa_total for schedule='linear'"
         )
-    if schedule == "official" and kappa_total is not None:
+    if schedule != "linear" and kappa_total is not None:
         raise ValueError(
-            "schedule='official' takes kappa_max and levels; use schedule='linear' for kappa_total"
+            f"schedule={schedule!r} takes kappa_max and levels; use schedule='linear' for kappa_total"
         )
     if schedule == "linear" and (kappa_max is not None or levels is not None):
         raise ValueError(
@@ -362,6 +378,8 @@ def _thresholds(
         raise ValueError(f"levels={levels} must be at least 2: the first level is a threshold of 0")
     if schedule == "linear":
         thresholds = linear_thresholds(total_steps, dense_fraction, kappa_total)
+    elif schedule == "stages":
+        thresholds = stage_thresholds(total_steps, dense_fraction, kappa_max, levels)
     else:
         thresholds = official_thresholds(total_steps, dense_fraction, kappa_max, levels)
     if not any(thresholds):

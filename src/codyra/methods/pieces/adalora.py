@@ -106,6 +106,9 @@ class AdaLora(LinearAdapter):
                 "last"
             ]  # peft chooses the last survivors at exactly this one, which may have been skipped
             counts["allocated"] = 1
+        for weight in ctx.trained().values():
+            if weight.grad is None:  # of a linear that took no part; peft multiplies by it
+                weight.grad = torch.zeros_like(weight)
         _tuner(ctx).update_and_allocate(step)
         counts["calls"] += 1
 

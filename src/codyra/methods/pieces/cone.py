@@ -1,12 +1,12 @@
-"""Gradient-edit slot, A-GEM: no step that raises the loss on earlier tasks, to first order (arXiv 1812.00420).
+"""Gradient-edit slot, A-GEM: no gradient that points against that of earlier tasks (arXiv 1812.00420).
 
 g <- g - (g.r / |r|^2) r where g.r < 0, else g as it is; g and r are the gradients by all trained parameters, as one
 vector. r is the gradient of the training loss on earlier tasks, of which one of two things is kept:
 
 - samples: positions of some training examples of every earlier task (int64; the examples are read again from the
   stream and their bytes are counted). At every step r is taken anew, at the present parameters, on a batch of them. A
-  task has a label space of its own, so its examples of the batch are a part with a loss of its own, weighed by what it
-  is a mean over; a dual encoder's text-to-image term, a sum over a part, thus compares the examples of one task.
+  task has a label space of its own, so its examples of the batch are a part with a loss of its own, whose means are
+  taken over all parts; a dual encoder's text-to-image term, a sum, thus compares the examples of one task.
 - last_grad: the mean over earlier tasks of the gradient that each had when it had been learnt (float32, of the shapes
   of the trained parameters). r is then stale but free, and means nothing for another adapter than it was taken of.
 """
@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from codyra.errors import UserError
-from codyra.methods.base import Merge, Piece
+from codyra.methods.base import Piece, merge_of
 from codyra.methods.context import TaskContext, TaskData
 from codyra.methods.gradients import gradients, without_dropout
 from codyra.methods.memory import Kind
@@ -59,8 +59,7 @@ class Cone(Piece):
         return given
 
     def check_beside(self, pieces: Sequence[Piece]) -> None:
-        merge = next(piece for piece in pieces if isinstance(piece, Merge))
-        if self.grad_memory == "last_grad" and merge.update_kind() != "cumulative":
+        if self.grad_memory == "last_grad" and merge_of(pieces).update_kind() != "cumulative":
             raise UserError(
                 "method.grad_memory: last_grad needs one adapter through all tasks, because gradients of a merged one "
                 "mean nothing for the next; set method.carry to continue, or grad_memory to samples"
@@ -94,8 +93,7 @@ class Cone(Piece):
         parts = []
         for task, group in groupby(drawn, key=lambda example: example[0]):
             if task not in cone["data"]:
-                assert ctx.make_data is not None
-                cone["data"][task] = ctx.make_data(task)
+                cone["data"][task] = ctx.data_of(task)
             parts.append((cone["data"][task], [position for _, position in group]))
         return mean_gradient(ctx, parts)
 
@@ -145,25 +143,23 @@ def mean_gradient(ctx: TaskContext, parts: Sequence[tuple[TaskData, Sequence[int
     """Gradient of the training loss by the trained parameters, at most `ctx.batch_size` examples at a time.
 
     Args:
-        parts: data and positions of examples in it; each counts by what its loss is a mean over.
+        parts: data and positions of examples in it; what the loss is a mean over is counted over all of them.
     """
     total = {name: torch.zeros_like(weight) for name, weight in ctx.trained().items()}
-    num_terms = 0
+    num_terms = sum(data.num_terms(positions) for data, positions in parts)
     with without_dropout(ctx.net):
         for data, positions in parts:
             for start in range(0, len(positions), ctx.batch_size):
                 together = positions[start : start + ctx.batch_size]
                 (batch,) = data.plain_batches(together, len(together))
-                counted = data.num_terms(batch)
-                num_terms += counted
-                for name, part in gradients(ctx, data.loss(batch)["loss"]).items():
-                    total[name].add_(part, alpha=counted)
+                for name, part in gradients(ctx, data.loss(batch, num_terms=num_terms)["loss"]).items():
+                    total[name].add_(part)
     if dist.is_initialized():
         # The step's own gradient, an average, is the same on all processes to the last bit. What each takes alone need
         # not be, and the sign of a small product would then part the copies of the model for good.
         for part in total.values():
             dist.broadcast(part, 0)
-    return {name: part / num_terms for name, part in total.items()}
+    return total
 
 
 def _gradient(ctx: TaskContext) -> list[Tensor]:

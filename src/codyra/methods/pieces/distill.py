@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from codyra.methods.base import Piece
+from codyra.errors import UserError
+from codyra.methods.base import Piece, merge_of
 from codyra.methods.context import Batch, Comparisons, Encoded, Outputs, TaskContext
 from codyra.methods.teacher import Teacher, teaching
 
@@ -30,6 +31,13 @@ class Distill(Piece):
 
     distill_weight: float = Field(1.0, ge=0, description="weight of every comparison with the teacher")
     distill_temperature: float = Field(2.0, gt=0, description="what the logits of both are divided by")
+
+    def check_beside(self, pieces: Sequence[Piece]) -> None:
+        if self.teacher == "previous" and merge_of(pieces).update_kind() == "cumulative":
+            raise UserError(
+                "the model without its adapter is the teacher; with carry: continue that is the base model, not the "
+                "one that the task found"
+            )
 
     def collect(self, ctx: TaskContext) -> None:
         if self.distill_weight:

@@ -22,6 +22,11 @@ class Full(Adapter):
         ctx.state["before"] = {}
         for name in ctx.full_parameters:
             parameter = ctx.net.get_parameter(name)
+            if parameter.dtype.itemsize < 4:
+                raise ValueError(
+                    f"full fine-tuning needs weights of float32, because {parameter.dtype} rounds most steps away; set "
+                    "model.dtype to float32 (train.precision may be bf16)"
+                )
             ctx.state["before"][name] = parameter.detach().clone()
             parameter.requires_grad_(True)
 

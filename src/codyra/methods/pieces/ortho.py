@@ -8,13 +8,15 @@ their number.
 """
 
 # Shapes: D in features, R ranks, H ranks of all earlier tasks together
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from codyra.methods.base import Piece
+from codyra.errors import UserError
+from codyra.methods.base import Piece, merge_of
 from codyra.methods.context import TaskContext
 from codyra.methods.memory import Kind
 from codyra.methods.pieces.lora import lora_factors
@@ -33,6 +35,10 @@ class Ortho(Piece):
     ortho_reduction: Literal["sum", "mean"] = Field(
         "sum", description="over the entries of the overlap; mean does not grow with the rank and the tasks"
     )
+
+    def check_beside(self, pieces: Sequence[Piece]) -> None:
+        if merge_of(pieces).update_kind() == "cumulative":
+            raise UserError("ortho keeps adapters of tasks apart; with carry: continue there is only one")
 
     def optimizer_ready(self, ctx: TaskContext) -> None:
         past = ctx.memory.store("statistics", "past_A")

@@ -31,11 +31,7 @@ class RunningAverage(Piece):
                 f"average_every: {self.average_every} steps are never taken, the task has {ctx.total_steps}, and would "
                 "leave the weights as they were; lower it, or null for a tenth of the steps"
             )
-        # A sum of many small changes, which bfloat16 would swallow.
-        ctx.state["average"] = {
-            name: weight.detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)
-            for name, weight in ctx.trained().items()
-        }
+        ctx.state["average"] = {name: weight.detach().clone() for name, weight in ctx.trained().items()}
         ctx.state["averaged"] = 1
 
     def after_step(self, ctx: TaskContext) -> None:
@@ -44,7 +40,7 @@ class RunningAverage(Piece):
         ctx.state["averaged"] += 1
         for name, weight in ctx.trained().items():
             average = ctx.state["average"][name]
-            average += (weight.detach().to(average.dtype) - average) / ctx.state["averaged"]
+            average += (weight.detach() - average) / ctx.state["averaged"]
 
     def save_state(self, ctx: TaskContext) -> dict[str, Tensor | int | float]:
         return {"averaged": ctx.state["averaged"], **ctx.state["average"]} if self.average_every != 0 else {}
