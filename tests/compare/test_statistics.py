@@ -1,17 +1,13 @@
-"""Means, errors and paired differences against closed forms; budgets against what training draws."""
+"""Means, errors and paired differences against closed forms; budgets that are not alike."""
 
 import math
-import random
-from itertools import islice
 from types import SimpleNamespace
 
 import pytest
 
-from codyra.compare.measured import Budget, Measured, examples_shown
+from codyra.compare.measured import Budget, Measured
 from codyra.compare.statistics import over_seeds, paired
 from codyra.compare.table import NO_STEPS, OTHER_BUDGET, budget_marks
-from codyra.engine.config import load_config
-from codyra.engine.trainer import batches
 
 
 def run(label, seed, value, budget=(5, 5)):
@@ -38,15 +34,6 @@ def test_differences_are_taken_seed_by_seed():
     assert (one.mean, one.error, one.n) == (3.0, None, 1)
     none = paired(runs[3:], reference, "last")
     assert (none.mean, none.error, none.n) == (None, None, 0)
-
-
-@pytest.mark.parametrize("train", [{"steps": 7}, {"steps": 23}, {"epochs": 2.2}, {"epochs": 0.5}])
-@pytest.mark.parametrize(("number", "size"), [(10, 4), (12, 4), (3, 8), (1, 1)])
-def test_examples_shown_are_those_that_training_draws(config, train, number, size):
-    resolved = load_config({**config, "train": {**train, "batch_size": size}})
-    steps = resolved.num_steps("warm", number)
-    drawn = islice(batches(number, size, random.Random(0), resolved.num_epochs("warm")), steps)
-    assert examples_shown(resolved, "warm", number, steps) == sum(map(len, drawn))
 
 
 def test_rows_with_another_budget_and_without_steps_are_marked():

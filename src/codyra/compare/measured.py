@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from codyra.compare.plan import Job
-from codyra.engine.config import RunConfig, num_shown
 from codyra.engine.folder_reader import RunView, StreamMetrics, TaskTiming, read_run
 from codyra.errors import UserError
 from codyra.report.runs import LabelledRun
@@ -16,7 +15,7 @@ Figures = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class Budget:
-    """Of every task: optimizer steps by its log and examples that were shown in them; and the batch size."""
+    """Of every task, by its log: optimizer steps, and examples in their batches; and the batch size."""
 
     steps: tuple[int, ...]
     examples: tuple[int, ...]
@@ -49,29 +48,11 @@ def measure(job: Job, style: int) -> Measured:
     view = read_run(job.folder)
     if not view.finished:
         raise UserError(f"{job.folder}: is not finished; run the comparison again")
-    counted = tuple(len(task.steps) for task in view.tasks)
-    numbers = [entry.train for entry in view.manifest.data]
-    names = view.accuracy.tasks
-    shown = tuple(
-        examples_shown(job.config, name, number, steps)
-        for name, number, steps in zip(names, numbers, counted, strict=True)
-    )
-    budget = Budget(counted, shown, job.config.train.batch_size)
+    steps = tuple(len(task.steps) for task in view.tasks)
+    examples = tuple(sum(step.examples for step in task.steps) for task in view.tasks)
+    budget = Budget(steps, examples, job.config.train.batch_size)
     view = replace(view, tasks=tuple(replace(task, steps=()) for task in view.tasks))
     return Measured(job.label, job.seed, LabelledRun(view, job.label, style), budget, _figures(view, budget))
-
-
-def examples_shown(config: RunConfig, task_name: str, num_examples: int, num_steps: int) -> int:
-    """How many examples, repetitions included, the first `num_steps` steps of a task show.
-
-    Epochs flow into each other where the budget is in epochs; where it is in steps, the last batch of every epoch is
-    smaller (`codyra.engine.trainer.batches`).
-    """
-    batch_size, epochs = config.train.batch_size, config.num_epochs(task_name)
-    if epochs is not None:
-        return min(num_steps * batch_size, num_shown(epochs, num_examples))
-    whole, rest = divmod(num_steps, math.ceil(num_examples / batch_size))
-    return whole * num_examples + rest * batch_size
 
 
 def _figures(view: RunView, budget: Budget) -> Figures:

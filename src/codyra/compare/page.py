@@ -137,7 +137,7 @@ def _explained(title: str, reference: str) -> list[Markup]:
         "really kept; the updates themselves, of which every state is made again, are not counted.",
         "Cost": "Wall clock of this machine. Runs that ran beside each other, or beside other programs, took longer "
         "than they would alone. Pictures were decoded before the first of them.",
-        "Budget": "Steps as counted in the training logs, and the examples in their batches. What a method looks at "
+        "Budget": "Counted in the training logs: steps, and the examples in their batches. What a method looks at "
         "beside them, in a step or around a task, is not in it; it is in the seconds of work.",
     }
     if "Minus" in title:

@@ -316,9 +316,13 @@ class RankTable:
 
 @dataclass(frozen=True)
 class TrainStep:
-    """One logged training step; `kappa` is the proximal threshold, `kept` the mean surviving ranks."""
+    """One logged training step.
+
+    `examples` is the size of its batch, `kappa` the proximal threshold, `kept` the mean of surviving ranks.
+    """
 
     step: Count
+    examples: Count = 0
     loss: Score = None
     kappa: Score = None
     kept: Score = None

@@ -191,7 +191,8 @@ def train_task(
             factor = lr_factor(step, ctx.total_steps, train.schedule, train.warmup_steps)
             for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
                 group["lr"] = base_lr * factor
-            parts = _backward(method, ctx, model, objective, next(remaining), crop_rng, accelerator)
+            together = next(remaining)
+            parts = _backward(method, ctx, model, objective, together, crop_rng, accelerator)
             method.after_backward(ctx)
             if train.clip is not None:
                 accelerator.clip_grad_norm_(model.parameters(), train.clip)
@@ -200,7 +201,8 @@ def train_task(
                 method.after_step(ctx)
             prepared.zero_grad()
 
-            pending.append({"step": step, **parts, "lr": train.lr * factor, **method.train_log(ctx)})
+            about = {"lr": train.lr * factor, **method.train_log(ctx)}
+            pending.append({"step": step, "examples": len(together), **parts, **about})
             done = step + 1
             due = done < ctx.total_steps and keeper is not None and keeper.due(done)
             if due or len(pending) == FLUSH_EVERY or done == ctx.total_steps:
