@@ -1,9 +1,13 @@
 """Adapter slot, AdaLoRA as peft has it: dW = alpha / init_r * P diag(lambda) Q, whose rank falls while it is trained.
 
 Importance of a triplet (column of P, lambda, row of Q): score of lambda + mean score of each vector, where the score
-of a parameter is EMA(|theta g|) * EMA(| |theta g| - EMA |), both with beta 0.85. Between two steps the triplets that
-are left fall cubically from init_r to target_r per linear on average; after every step the lambdas of the others are
-set to zero. To the loss comes orthogonality * mean over all P, Q of |P^T P - I|_F, |Q Q^T - I|_F (arXiv 2303.10512).
+of a parameter is EMA(|theta g|) * EMA(| |theta g| - EMA |), both with beta 0.85. Between steps t_0 and t_1 as many
+triplets are left per linear, on average, as
+
+    target_r + (init_r - target_r) * (1 - (t - t_0) / (t_1 - t_0))^3,
+
+and after every step the lambdas of the others are set to zero. To the loss comes orthogonality * mean over all P, Q of
+|P^T P - I|_F, |Q Q^T - I|_F (arXiv 2303.10512).
 
 peft: lora_B (O, R) is P, lora_E (R, 1) is lambda, lora_A (R, D) is Q, and scaling / (ranknum + 1e-5) the factor.
 """

@@ -1,4 +1,8 @@
-"""Merge slot, carry: merge and start a fresh adapter, or train one adapter through the whole stream."""
+"""Merge slot, carry: merge and start a fresh adapter, or train one adapter through the whole stream.
+
+- merge: W <- W + merge_scale * dW after every task; the next adapter starts anew (dW = 0) on these weights.
+- continue: A and B go on from where they stopped, on the base weights, and W = W_0 + dW after every task.
+"""
 
 from typing import Literal
 

@@ -2,7 +2,8 @@
 (InfLoRA, arXiv 2404.00228).
 
 A pass over the task, before it is learnt, gives C = E[x x^T] of every distinct input x (D) of the targeted linears.
-With M (D, K) the directions that past tasks used (subspace.py), A (R, D) gets the R leading eigenvectors of
+With M (D, K) the directions that past tasks used (subspace.py: the fewest that hold a share of the energy of
+every past C), A (R, D) gets the R leading eigenvectors of
 
     (I - M M^T) C (I - M M^T)
 

@@ -1,7 +1,9 @@
 """Penalty: distillation from the model as the task found it, on random texts (LwF-VR, in ZSCL, arXiv 2303.06628).
 
-As `distill`, but the examples of a batch are compared with texts of random vocabulary tokens in the place of classes;
-they are drawn once per task.
+    distill_weight * T^2 * (mean over examples of CE(softmax(teacher / T), softmax(student / T)) + the same over texts)
+
+of the logits of the batch's examples among texts of random vocabulary tokens, and of these texts among the examples: as
+`distill`, with such texts in the place of classes. They are drawn once per task.
 """
 
 # Shapes: C texts of a step, D features

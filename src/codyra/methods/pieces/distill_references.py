@@ -1,7 +1,9 @@
 """Penalty: distillation from the pre-trained model on images and texts of the user's (ZSCL, arXiv 2303.06628).
 
-As `distill`, but neither examples nor classes of the task take part: in every step as many reference images as the
-batch has examples are compared with reference texts.
+    distill_weight * T^2 * (mean over images of CE(softmax(teacher / T), softmax(student / T)) + the same over texts)
+
+of the logits of reference images among reference texts, and of the texts among the images: as `distill`, but neither
+examples nor classes of the task take part. A step draws as many images as its batch has examples.
 """
 
 # Shapes: N images and C texts of a step, D features

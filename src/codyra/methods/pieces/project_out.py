@@ -1,6 +1,7 @@
 """Gradient-edit slot, project out (GPM, arXiv 2103.09762): nothing is learnt in directions that past tasks used.
 
-With M the basis of these directions for the input of a linear (subspace.py), A and every gradient of it lose their part
+With M the basis of these directions for the input of a linear (subspace.py: the fewest that hold a share of the energy
+of C = E[x x^T] of every past task), A and every gradient of it lose their part
 in span(M):
 
     A <- A - A M M^T  before the task,    dL/dA <- dL/dA - (dL/dA) M M^T.
