@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import compute, parquet
 
 from codyra.errors import UserError
 from codyra.streams import Task, check_images
@@ -165,6 +167,17 @@ class TestTables:
         with pytest.raises(UserError, match=message) as caught:
             build(MAIL | {"data": f"{kind}:."})
         assert "\n" not in str(caught.value)
+
+    def test_texts_in_parquet_that_are_not_utf8_are_one_line(self, tmp_path: Path, build: Build) -> None:
+        damaged = compute.cast(
+            pyarrow.array([b"\xe5a"]), options=compute.CastOptions(pyarrow.string(), allow_invalid_utf8=True)
+        )
+        for split in ("train", "test"):
+            parquet.write_table(
+                pyarrow.table({"text": damaged, "label": ["a"]}), tmp_path / f"{split}.parquet"
+            )
+        with pytest.raises(UserError, match=r"cannot read .*train\.parquet: 'utf-8' codec"):
+            build(MAIL | {"data": "parquet:."})
 
     def test_two_candidates_are_ambiguous(self, table: Callable[..., Path], build: Build) -> None:
         table(ROWS, ROWS, "json")

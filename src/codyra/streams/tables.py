@@ -157,12 +157,15 @@ def _open_parquet(path: Path) -> Table:
             check_column(path, names, name)
         try:
             table = parquet.read_table(path, columns=there)
-        except pyarrow.ArrowException as error:
+            values = {name: table.column(name).to_pylist() for name in there}
+        except (
+            pyarrow.ArrowException,
+            ValueError,
+            OverflowError,
+        ) as error:  # a text may turn out not to be UTF-8
             raise UserError(f"cannot read {path}: {error}; mend or replace the file") from error
         absent = [None] * table.num_rows
-        columns = [
-            table.column(name).to_pylist() if name in there else absent for name in (*wanted, *optional)
-        ]
+        columns = [values.get(name, absent) for name in (*wanted, *optional)]
         return zip(*columns, strict=True)
 
     return Table(str(path), names, rows, lambda column: _declared_classes(path, column))
