@@ -158,11 +158,8 @@ def _open_parquet(path: Path) -> Table:
         try:
             table = parquet.read_table(path, columns=there)
             values = {name: table.column(name).to_pylist() for name in there}
-        except (
-            pyarrow.ArrowException,
-            ValueError,
-            OverflowError,
-        ) as error:  # a text may turn out not to be UTF-8
+        # Texts turn out not to be UTF-8 only when they are taken out.
+        except (pyarrow.ArrowException, ValueError, OverflowError) as error:
             raise UserError(f"cannot read {path}: {error}; mend or replace the file") from error
         absent = [None] * table.num_rows
         columns = [values.get(name, absent) for name in (*wanted, *optional)]

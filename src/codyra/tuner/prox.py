@@ -25,9 +25,14 @@ KAPPA_MAX = 0.005
 LEVELS = 50
 
 
+def _num_proximal(total_steps: int, dense_fraction: float) -> int:
+    """How many steps t, from 0, are > dense_fraction * total_steps."""
+    return total_steps - 1 - math.floor(dense_fraction * total_steps)
+
+
 def linear_thresholds(total_steps: int, dense_fraction: float, kappa_total: float) -> list[float]:
     """The ramp kappa_top * k / n over the n steps t > dense_fraction * total_steps; sums to kappa_total."""
-    num_proximal = total_steps - 1 - math.floor(dense_fraction * total_steps)
+    num_proximal = _num_proximal(total_steps, dense_fraction)
     kappa_top = 2 * kappa_total / (num_proximal + 1)
     return [kappa_top * k / num_proximal for k in range(1, num_proximal + 1)]
 
@@ -64,7 +69,7 @@ def stage_thresholds(total_steps: int, dense_fraction: float, kappa_max: float, 
     Raises:
         ValueError: fewer sparse steps than levels.
     """
-    num_proximal = total_steps - 1 - math.floor(dense_fraction * total_steps)
+    num_proximal = _num_proximal(total_steps, dense_fraction)
     if num_proximal < levels:
         raise ValueError(
             f"schedule='stages' needs at least levels={levels} sparse steps, got {num_proximal} of "
