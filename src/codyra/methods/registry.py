@@ -81,7 +81,7 @@ PIECES: dict[str, type[Piece]] = {
 SHARED_OPTIONS = ("r", "targets", "text_loss")
 """Options that mean the same to every method that has them.
 
-Others of one name need not: `kappa_max` is the last threshold of CoDyRA's staircase and of SoRA's stages, of other size.
+Others of one name need not: `kappa_max` is the last threshold of CoDyRA's staircase and SoRA's stages, of other size.
 """
 
 
