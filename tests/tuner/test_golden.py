@@ -10,7 +10,7 @@ from peft import get_peft_model
 from torch import Tensor, nn
 
 import reference
-from codyra.tuner import CodyraConfig, ProximalStep, param_groups
+from codyra.tuner import CodyraConfig, GatedLinear, ProximalStep, param_groups
 from codyra.update import TaskUpdate, compose, consolidate
 from tiny_nets import TwoLayers
 
@@ -73,8 +73,10 @@ def test_reference_reproduces(name):
     close(reference.effective(W, A[0], B[0], w[0]).tolist(), golden["final"]["W_merged"])
 
 
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "in parts"])
 @pytest.mark.parametrize("name", [name for name in TRACES if name != TRAP])
-def test_tuner_reproduces(name):
+def test_tuner_reproduces(name, fused, monkeypatch):
+    monkeypatch.setattr(GatedLinear, "fused", fused)
     golden = read(name)
     inputs, final = golden["inputs"], golden["final"]
     net = nn.ModuleDict({"layer": nn.Linear(6, 5, bias=False).double()})

@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 import reference
-from codyra.tuner import CodyraConfig, Gate, ProximalStep, named_gates, param_groups
+from codyra.tuner import CodyraConfig, Gate, GatedLinear, ProximalStep, named_gates, param_groups
 from codyra.tuner.prox import (
     linear_thresholds,
     official_threshold,
@@ -287,7 +287,9 @@ def test_plan_survives_json(model):
     prox.load_state_dict({**state, "plan": json.loads(json.dumps(state["plan"]))})
 
 
-def test_gates_frozen_at_one_follow_plain_lora():
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "in parts"])
+def test_gates_frozen_at_one_follow_plain_lora(fused, monkeypatch):
+    monkeypatch.setattr(GatedLinear, "fused", fused)
     torch.manual_seed(0)
     ours = get_peft_model(
         TwoLayers(), CodyraConfig(r=4, target_modules=["first", "second"], gate_init="ones")
@@ -300,7 +302,8 @@ def test_gates_frozen_at_one_follow_plain_lora():
     for model in (ours, stock):
         trainable = [weight for weight in model.parameters() if weight.requires_grad]
         losses.append(train(model, torch.optim.AdamW(trainable, lr=1e-2), 40))
-    assert losses[0] == losses[1]
+    # In parts every operation is PEFT's; fused, the same sums are rounded elsewhere.
+    assert losses[0] == (pytest.approx(losses[1], rel=1e-5) if fused else losses[1])
     assert losses[0][-1] < losses[0][0]
 
 

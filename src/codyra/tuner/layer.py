@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from codyra.tuner.compat import BaseTuner, LoraLayer, LoraLinear, LoraVariant
 from codyra.tuner.config import CodyraConfig, GateInit
+from codyra.tuner.fused import GatedProduct, can_fuse
 
 
 class Gate(nn.Module):
@@ -95,6 +96,8 @@ class GatedLinear(LoraLinear):
     """
 
     adapter_layer_names = (*LoraLayer.adapter_layer_names, "lora_gate")
+    fused = True
+    """Whether `forward` may take one step of autograd for all parts; `GatedLinear.fused = False` shows each of them."""
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: CodyraConfig, **kwargs: Any) -> None:
         super().__init__(base_layer, adapter_name, config=config, **kwargs)
@@ -109,6 +112,25 @@ class GatedLinear(LoraLinear):
             self.lora_gate = nn.ModuleDict()
         # alpha = r also where rank_pattern changes r: the update has no alpha/r scale.
         super().update_layer(adapter_name, r, lora_alpha=r, config=config, **kwargs)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """(..., D) to (..., O): in one step where that gives the same (fused.py), else part by part."""
+        adapter = self._only_adapter()
+        if adapter is None or args or kwargs or not (self.fused and can_fuse(self, adapter)):
+            return super().forward(x, *args, **kwargs)
+        gate_R = self.lora_gate[adapter].weight
+        if self.scaling[adapter] != 1:
+            gate_R = gate_R * self.scaling[adapter]
+        base = self.get_base_layer()
+        A_RD, B_OR = self.lora_A[adapter].weight, self.lora_B[adapter].weight
+        return GatedProduct.apply(x, base.weight, base.bias, A_RD, gate_R, B_OR)
+
+    def _only_adapter(self) -> str | None:
+        """The adapter that computes, where it is one that is not merged."""
+        if self.disable_adapters or self.merged:
+            return None
+        here = [adapter for adapter in self.active_adapters if adapter in self.lora_A]
+        return here[0] if len(here) == 1 else None
 
     def resolve_lora_variant(self, *, config: CodyraConfig, **kwargs: Any) -> GatedVariant:
         return GatedVariant()

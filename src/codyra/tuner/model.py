@@ -8,6 +8,7 @@ from transformers.pytorch_utils import Conv1D
 from codyra.tuner.compat import BaseTunerLayer, LoraModel, NonDynamicallyQuantizableLinear, expand_targets
 from codyra.tuner.config import CodyraConfig
 from codyra.tuner.layer import GatedLinear
+from codyra.tuner.quick_gelu import make_lean
 
 # These read the weights of their linears directly, so an adapter around such a linear would never be called.
 _PACKED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
@@ -43,6 +44,11 @@ class CodyraModel(LoraModel):
                 _check_supported(module, name)
             if isinstance(module, _PACKED):
                 packed.append(f"{name}." if name else "")
+
+    def inject_adapter(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
+        """PEFT calls this once per adapter, to put it on; taking the adapters off brings the activations back."""
+        super().inject_adapter(model, *args, **kwargs)
+        make_lean(model)
 
     @staticmethod
     def _create_new_module(

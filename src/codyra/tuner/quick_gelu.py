@@ -1,0 +1,57 @@
+"""CLIP's activation x * sigmoid(1.702 x), keeping x alone for the backward pass.
+
+transformers' own keeps x and the sigmoid and makes two more tensors of their size on the way. In a CLIP these are the
+largest of a step: 4 D wide, where everything else is D.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from transformers.activations import QuickGELUActivation
+
+SLOPE = 1.702
+
+
+class _QuickGELU(torch.autograd.Function):
+    """x sigmoid(s x), which is silu(s x) / s: its derivative is that of silu at s x. Second derivatives are refused."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return (x * SLOPE).sigmoid_().mul_(x)  # every bit as transformers has it
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grad, x * SLOPE)
+
+
+class LeanQuickGELU(nn.Module):
+    """Stands in for transformers' QuickGELUActivation, of any shape and dtype, until the adapters are taken off."""
+
+    def __init__(self, original: QuickGELUActivation) -> None:
+        super().__init__()
+        self._original = [original]  # in a list, so that it is no module of the network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _QuickGELU.apply(x)
+
+    def unload_and_optionally_merge_module(self, **kwargs: Any) -> QuickGELUActivation:
+        """PEFT calls this when it takes the adapters off."""
+        return self._original[0]
+
+
+def make_lean(net: nn.Module) -> None:
+    """Put a LeanQuickGELU in the place of every QuickGELUActivation of the network."""
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            # Not a subclass, nor one whose forward was replaced (kernels from a hub, hooks of a wrapper).
+            if (
+                type(child) is QuickGELUActivation
+                and "forward" not in vars(child)
+                and not child._forward_hooks
+            ):
+                setattr(module, name, LeanQuickGELU(child))
