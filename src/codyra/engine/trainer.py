@@ -22,6 +22,7 @@ from codyra.engine.sharding import trained_apart
 from codyra.errors import UserError
 from codyra.families import Batch, Objective
 from codyra.methods import Method, TaskContext
+from codyra.tuner import short_attention
 from codyra.update import TaskUpdate
 
 FLUSH_EVERY = 10
@@ -114,6 +115,7 @@ def learn_task(
     method_seconds = time.perf_counter() - begun
     batch_rng = private_random(config.seed, "batches", ctx.task_index)
     with (
+        short_attention(ctx.net),
         trained_apart(plan.family, ctx, plan.accelerator),
         plan.family.checkpointed_activations(config.train.gradient_checkpointing),
         narrator.work(label, ctx.total_steps, resume.step if resume is not None else 0) as tell,

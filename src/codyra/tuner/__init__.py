@@ -1,6 +1,7 @@
 """CoDyRA as a PEFT tuner: rank-weighted LoRA and the proximal step that selects ranks."""
 
 from codyra.tuner import quiet  # noqa: F401 - first, because the others import peft
+from codyra.tuner.attention import short_attention
 from codyra.tuner.callback import CodyraCallback
 from codyra.tuner.compat import adapters_off, register
 from codyra.tuner.config import CodyraConfig
@@ -20,6 +21,7 @@ __all__ = [
     "named_gates",
     "param_groups",
     "plain_network",
+    "short_attention",
 ]
 
 register(CodyraConfig, CodyraModel)
