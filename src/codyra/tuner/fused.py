@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.autograd.function import once_differentiable
 
 from codyra.tuner.compat import LoraLinear
@@ -69,6 +70,10 @@ class GatedProduct(torch.autograd.Function):
         return dx, None, None, dA_RD, dgate_R, dB_OR
 
 
+_ORDINARY = (Tensor, nn.Parameter, FakeTensor)
+"""Kinds of weights that are what they seem; fake ones are measured in the place of real ones."""
+
+
 def can_fuse(layer: LoraLinear, adapter: str) -> bool:
     """Whether the parts of this layer do nothing but multiply, so that they need not be called one by one.
 
@@ -93,9 +98,7 @@ def _is_plain(part: nn.Module) -> bool:
     watched = (
         part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
     )
-    ordinary = all(
-        type(weight) in (Tensor, nn.Parameter) for weight in part._parameters.values() if weight is not None
-    )
+    ordinary = all(type(weight) in _ORDINARY for weight in part._parameters.values() if weight is not None)
     return not watched and ordinary and "forward" not in vars(part)
 
 
