@@ -1,0 +1,245 @@
+"""One training step of a CLIP ViT-B/16 with random weights, taken by codyra and in the ways it is compared with.
+
+Every `Step` is made once and then called; each call is one or more steps. codyra's reads, crops and normalises its
+images, as training does; all others are given ready-made pixels, which is to their advantage.
+"""
+
+# Shapes: N images of the batch, C classes, L tokens of the longest prompt, D features
+import random
+import tempfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPModel
+
+import codyra
+from codyra.engine.config import TrainConfig
+from codyra.engine.plan import make_accelerator
+from codyra.engine.trainer import batches, train_task
+from codyra.families.dual_encoder import text_to_image_loss
+from codyra.families.image_text import ImageTextEncoder
+from codyra.methods import TaskContext, build_method
+from codyra.methods.registry import parse_options
+from codyra.streams import StreamSpec, TaskSpec, build_stream
+from codyra.tuner import short_attention
+
+SEED = 0
+RANK = 16
+SIDE = 224
+BEGIN, END, CONTEXT = 49406, 49407, 77
+TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+LR = 5e-4
+
+
+def vit_b16() -> CLIPModel:
+    """config.json of openai/clip-vit-base-patch16, random weights."""
+    torch.manual_seed(SEED)
+    text = {"bos_token_id": BEGIN, "eos_token_id": END, "pad_token_id": END}
+    vision = {"patch_size": 16}
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=512)).eval()
+
+
+def class_names(count: int) -> list[str]:
+    """Names of two to nine words, so that "a photo of a {}." has 8 to 15 tokens, as prompts of X-TAIL mostly have."""
+    rng = random.Random(SEED)
+    return [
+        f"{number} " + " ".join(f"word{rng.randrange(5000)}" for _ in range(rng.randint(1, 8)))
+        for number in range(count)
+    ]
+
+
+class Words:
+    """A tokenizer of one token per word: that of the real CLIP is no part of this repository."""
+
+    def __call__(self, texts: Sequence[str], **options: Any) -> dict[str, list[list[int]]]:
+        ids = [[zlib.crc32(word.encode()) % BEGIN for word in text.split()] for text in texts]
+        return {"input_ids": [[BEGIN, *of_text, END] for of_text in ids]}
+
+
+def family(net: nn.Module) -> ImageTextEncoder:
+    """The network as codyra has it, with the pixels of CLIP."""
+    processor = SimpleNamespace(
+        do_resize=True,
+        size={"shortest_edge": SIDE},
+        do_center_crop=True,
+        crop_size={"height": SIDE, "width": SIDE},
+        resample=Image.Resampling.BICUBIC,
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=[0.48, 0.46, 0.41],
+        image_std=[0.27, 0.26, 0.28],
+    )
+    return ImageTextEncoder(net.requires_grad_(False), Words(), processor)
+
+
+def image_task(folder: Path, num_classes: int) -> Any:
+    """A task with one JPEG of 500 x 375 per class and split; coarse shapes and fine grain."""
+    rng = np.random.default_rng(SEED)
+    for name in class_names(num_classes):
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        pixels = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC)).astype(np.float32)
+        pixels = np.clip(pixels + rng.normal(0, 10, (375, 500, 1)), 0, 255).astype(np.uint8)
+        for split in ("train", "test"):
+            (folder / split / name).mkdir(parents=True)
+            Image.fromarray(pixels).save(folder / split / name / "0.jpg", quality=85)
+    spec = StreamSpec(tasks=[TaskSpec(name="photographs", data=f"imagefolder:{folder}")])
+    (task,) = build_stream(spec, seed=SEED, default_prompt="a photo of a {} .")
+    return task
+
+
+class Step(ABC):
+    """Called, it takes steps; `count` says how many in one call."""
+
+    count = 1
+
+    def __init__(self, batch: int, classes: int, precision: str) -> None:
+        self.batch, self.classes, self.precision = batch, classes, precision
+
+    @abstractmethod
+    def __call__(self) -> None: ...
+
+
+class Codyra(Step):
+    """The engine's own steps of a task: images, adapters, loss, optimizer, proximal step, records."""
+
+    count = 2
+
+    def __init__(self, batch: int, classes: int, precision: str) -> None:
+        super().__init__(batch, classes, precision)
+        self._folder = tempfile.TemporaryDirectory()
+        self._options = TrainConfig(batch_size=batch, precision=precision, lr=LR)
+        self._method = build_method(parse_options({"name": "codyra", "r": RANK, "dense_fraction": 0.0}))
+        encoder = family(vit_b16())
+        assert self._method.targets is not None
+        modules = encoder.target_modules(self._method.targets)
+        assert len(modules) == 144
+        self._ctx = TaskContext(encoder.net, modules, [], 0, self.count, None)
+        self._method.before_task(self._ctx)
+        task = image_task(Path(self._folder.name) / "images", classes)
+        self.objective = encoder.start_task(task, [], text_loss="official", micro_batch_size=None)
+        self.positions = batches(len(task.train), batch, random.Random(SEED))
+
+    def __call__(self) -> None:
+        with short_attention(self._ctx.net):
+            train_task(
+                self._method, self._ctx, self.objective, self.positions, self._options, SEED,
+                make_accelerator(self._options), [],
+            )  # fmt: skip
+
+
+class OfTheModel(Step):
+    """Steps of a loop as anyone writes it: pixels and token ids in, the same loss, AdamW."""
+
+    prompts_at_length = False
+    """True pads to CLIP's 77 tokens, False to the longest prompt."""
+
+    def __init__(self, batch: int, classes: int, precision: str) -> None:
+        super().__init__(batch, classes, precision)
+        self.net = vit_b16()
+        generator = torch.Generator().manual_seed(SEED)
+        self._pixels = torch.randn(batch, 3, SIDE, SIDE, generator=generator)
+        self._labels = torch.randint(0, classes, (batch,), generator=generator)
+        rows = Words()([f"a photo of a {name} ." for name in class_names(classes)])["input_ids"]
+        length = CONTEXT if self.prompts_at_length else max(map(len, rows))
+        self._ids = torch.tensor([row + [END] * (length - len(row)) for row in rows])
+        self.optimizer = self.put_on()
+
+    @abstractmethod
+    def put_on(self) -> torch.optim.Optimizer | None:
+        """Make the network trainable."""
+
+    def __call__(self) -> None:
+        net: Any = self.net
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+            images = net.visual_projection(net.vision_model(pixel_values=self._pixels).pooler_output)
+            texts = net.text_projection(net.text_model(input_ids=self._ids).pooler_output)
+        images_ND, texts_CD = (F.normalize(features.float(), dim=-1) for features in (images, texts))
+        logits_NC = net.logit_scale.detach().exp() * images_ND @ texts_CD.T
+        loss = F.cross_entropy(logits_NC, self._labels)
+        (loss + text_to_image_loss(logits_NC, self._labels, self.classes)).backward()
+        if self.optimizer is not None:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
+class Floor(OfTheModel):
+    """The frozen model with prompts at their length, forward and backward through activations; nothing is trained."""
+
+    def put_on(self) -> None:
+        self.net.requires_grad_(False)
+        for embeddings in (self.net.vision_model.embeddings, self.net.text_model.embeddings):
+            embeddings.register_forward_hook(lambda module, args, output: output.requires_grad_())
+
+
+class Peft(OfTheModel):
+    """peft's LoRA of the same rank on the same linears, prompts at their length."""
+
+    def put_on(self) -> torch.optim.Optimizer:
+        model = get_peft_model(self.net, LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS))
+        return torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=LR)
+
+
+class PeftPadded(Peft):
+    """The same with prompts padded to 77 tokens, as official code does."""
+
+    prompts_at_length = True
+
+
+class CodyraInPeft(OfTheModel):
+    """codyra's tuner through peft, in the same loop as its LoRA."""
+
+    def put_on(self) -> torch.optim.Optimizer:
+        model = get_peft_model(self.net, codyra.CodyraConfig(r=RANK, target_modules=TARGETS))
+        optimizer = torch.optim.AdamW(codyra.param_groups(model, LR), lr=LR)
+        codyra.ProximalStep(optimizer, model, total_steps=10**6, kappa_total=1.0)
+        return optimizer
+
+
+class InWeightSpace(nn.Module):
+    """y = (W + B diag(w) A) x + b: every step makes the sum, and autograd the gradient of all of it."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.A_RD = nn.Parameter(torch.empty(RANK, base.in_features))
+        self.B_OR = nn.Parameter(torch.zeros(base.out_features, RANK))
+        self.gate_R = nn.Parameter(torch.randn(RANK))
+        nn.init.kaiming_uniform_(self.A_RD, a=5**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.base.weight + (self.B_OR * self.gate_R) @ self.A_RD, self.base.bias)
+
+
+class Official(OfTheModel):
+    """The official graph restated: the update in weight space on six linears of every block, prompts padded."""
+
+    prompts_at_length = True
+
+    def put_on(self) -> torch.optim.Optimizer:
+        self.net.requires_grad_(False)
+        for name, module in list(self.net.named_modules()):
+            parent, _, child = name.rpartition(".")
+            if child in TARGETS and isinstance(module, nn.Linear):
+                setattr(self.net.get_submodule(parent), child, InWeightSpace(module))
+        return torch.optim.AdamW([weight for weight in self.net.parameters() if weight.requires_grad], lr=LR)
+
+
+STEPS: dict[str, type[Step]] = {
+    "codyra": Codyra,
+    "codyra in peft": CodyraInPeft,
+    "floor": Floor,
+    "peft LoRA, padded (a)": PeftPadded,
+    "peft LoRA (b)": Peft,
+    "official graph (c)": Official,
+}
