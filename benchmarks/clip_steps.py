@@ -39,6 +39,7 @@ SIDE = 224
 BEGIN, END, CONTEXT = 49406, 49407, 77
 TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 LR = 5e-4
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def vit_b16() -> CLIPModel:
@@ -80,7 +81,7 @@ def family(net: nn.Module) -> ImageTextEncoder:
         image_mean=[0.48, 0.46, 0.41],
         image_std=[0.27, 0.26, 0.28],
     )
-    return ImageTextEncoder(net.requires_grad_(False), Words(), processor)
+    return ImageTextEncoder(net.requires_grad_(False), Words(), processor).to(DEVICE)
 
 
 def image_task(folder: Path, num_classes: int) -> Any:
@@ -123,7 +124,6 @@ class Codyra(Step):
         encoder = family(vit_b16())
         assert self._method.targets is not None
         modules = encoder.target_modules(self._method.targets)
-        assert len(modules) == 144
         self._ctx = TaskContext(encoder.net, modules, [], 0, self.count, None)
         self._method.before_task(self._ctx)
         task = image_task(Path(self._folder.name) / "images", classes)
@@ -146,13 +146,13 @@ class OfTheModel(Step):
 
     def __init__(self, batch: int, classes: int, precision: str) -> None:
         super().__init__(batch, classes, precision)
-        self.net = vit_b16()
+        self.net = vit_b16().to(DEVICE)
         generator = torch.Generator().manual_seed(SEED)
-        self._pixels = torch.randn(batch, 3, SIDE, SIDE, generator=generator)
-        self._labels = torch.randint(0, classes, (batch,), generator=generator)
+        self._pixels = torch.randn(batch, 3, SIDE, SIDE, generator=generator).to(DEVICE)
+        self._labels = torch.randint(0, classes, (batch,), generator=generator).to(DEVICE)
         rows = Words()([f"a photo of a {name} ." for name in class_names(classes)])["input_ids"]
         length = CONTEXT if self.prompts_at_length else max(map(len, rows))
-        self._ids = torch.tensor([row + [END] * (length - len(row)) for row in rows])
+        self._ids = torch.tensor([row + [END] * (length - len(row)) for row in rows], device=DEVICE)
         self.optimizer = self.put_on()
 
     @abstractmethod
@@ -161,7 +161,7 @@ class OfTheModel(Step):
 
     def __call__(self) -> None:
         net: Any = self.net
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.precision == "bf16"):
             images = net.visual_projection(net.vision_model(pixel_values=self._pixels).pooler_output)
             texts = net.text_projection(net.text_model(input_ids=self._ids).pooler_output)
         images_ND, texts_CD = (F.normalize(features.float(), dim=-1) for features in (images, texts))
@@ -231,7 +231,7 @@ class Official(OfTheModel):
         for name, module in list(self.net.named_modules()):
             parent, _, child = name.rpartition(".")
             if child in TARGETS and isinstance(module, nn.Linear):
-                setattr(self.net.get_submodule(parent), child, InWeightSpace(module))
+                setattr(self.net.get_submodule(parent), child, InWeightSpace(module).to(DEVICE))
         return torch.optim.AdamW([weight for weight in self.net.parameters() if weight.requires_grad], lr=LR)
 
 

@@ -27,10 +27,17 @@ Rounds = list[dict[str, float]]
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long `work` takes."""
+    """How long `work` takes, a GPU's part included."""
+    _wait_for_gpu()
     started = time.perf_counter()
     work()
+    _wait_for_gpu()
     return time.perf_counter() - started
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def in_turn(works: Mapping[str, Callable[[], object]], rounds: int) -> Rounds:
@@ -78,13 +85,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print("|" + "---|" * len(header))
     for row in rows:
         print(f"| {' | '.join(row)} |", flush=True)
-
-
-def gemm_gflops(dtype: torch.dtype, size: int = 2048, tries: int = 3) -> float:
-    """Floating point operations per second, in 1e9, of the quickest square product that torch's public calls make."""
-    left, right = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
-    left @ right
-    return 2e-9 * size**3 / min(seconds(lambda: left @ right) for _ in range(tries))
 
 
 def machine() -> dict[str, Any]:

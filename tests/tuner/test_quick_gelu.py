@@ -97,3 +97,9 @@ def test_what_is_watched_or_special_stays():
     net[0].register_forward_hook(lambda module, args, output: None)
     make_lean(net)
     assert [type(module) for module in net] == [QuickGELUActivation, Own, LeanQuickGELU, nn.GELU]
+
+
+def test_the_compiler_sees_the_original(monkeypatch):
+    x = torch.randn(5, requires_grad=True)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert "QuickGELU" not in type(LeanQuickGELU(QuickGELUActivation())(x).grad_fn).__name__
