@@ -3,7 +3,7 @@
 Forward   low = x A^T,  y = x W^T + b + (low * w) B^T
 Backward  up = g B,  dx = g W + (up * w) A,  dA = (up * w)^T x,  dB = g^T (low * w),  dw = sum_N up * low
 
-Kept between them are x and low alone; the sums y and dx grow in place, and no gradient of W is thought of.
+Kept between them are x and low alone; the sums y and dx grow in place, and W needs no gradient.
 """
 
 # Shapes: N rows (all leading dimensions together), D features in, O features out, R ranks
