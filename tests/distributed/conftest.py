@@ -17,22 +17,31 @@ from families.tiny_lms import save_llama
 
 EXAMPLES = Path(__file__).parents[2] / "examples/accelerate"
 
-ENTRY = """
+GUARD = """
 import os
+import sys
 
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.utime"}
+
+
+def refuse(event, arguments):
+    changes = event in CHANGES or (event == "open" and (arguments[2] or 0) & WRITING)
+    if changes and str(arguments[0]).startswith(os.environ["GUARDED"]):
+        os.write(2, f"process {os.environ['RANK']} writes: {event} {arguments}\\n".encode())
+        os._exit(77)
+
+
+if os.environ.get("RANK", "0") != "0":
+    sys.addaudithook(refuse)
+"""
+"""Run when Python starts: a process that is not the first may change nothing in the folder of the test."""
+
+SHARDED = """
+# accelerate shards on accelerators only; torch and DeepSpeed do it on CPUs as well.
 from accelerate import state
 from accelerate.utils import DistributedType
-from codyra import files
 
-
-def refuse(path, *args, **kwargs):
-    raise AssertionError(f"process {os.environ['RANK']} writes {path}")
-
-
-if os.environ["RANK"] != "0":
-    files.write_atomic = refuse
-
-# accelerate shards on accelerators only; torch and DeepSpeed do it on CPUs as well.
 set_up = state.AcceleratorState.__init__
 
 
@@ -58,26 +67,37 @@ from codyra.cli import main
 
 main()
 """
-"""The command, but a process that is not the first may write nothing into a run folder."""
+"""The command, sharded by a config of accelerate."""
 
 
 class Launcher:
     """Starts `codyra ARGS...` as several processes, and ends them when a test is over."""
 
-    def __init__(self, entry: Path) -> None:
-        self.entry = entry
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.guard = folder / "guard"
+        self.guard.mkdir()
+        (self.guard / "sitecustomize.py").write_text(GUARD)
+        (self.guard / "sharded.py").write_text(SHARDED)
 
-    def start(self, *arguments, config="ddp.yaml", processes=2, **environment):
-        """With a config of examples/accelerate, or any other."""
-        module = ("accelerate.commands.launch", "--config_file", EXAMPLES / config)
-        count = ("--num_processes", processes, "--main_process_port", _free_port())
+    def start(self, *arguments, config=None, processes=2, **environment):
+        """As a user types it; with a config of examples/accelerate, it shards."""
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", processes]
+        if config is None:
+            launch += ["--cpu", "-m", "codyra"]
+        else:
+            port = ("--main_process_port", _free_port())
+            launch += ["--config_file", EXAMPLES / config, *port, self.guard / "sharded.py"]
+            environment |= {"ACCELERATE_USE_CPU": "1", "DS_ACCELERATOR": "cpu"}
+        paths = [str(self.guard), *filter(None, [os.environ.get("PYTHONPATH")])]
         return subprocess.Popen(
-            [sys.executable, "-m", *map(str, (*module, *count, self.entry, *arguments))],
+            [*map(str, (*launch, *arguments))],
+            cwd=self.folder,
             env={
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
-                "ACCELERATE_USE_CPU": "1",
-                "DS_ACCELERATOR": "cpu",
+                "PYTHONPATH": os.pathsep.join(paths),
+                "GUARDED": str(self.folder),
                 **environment,
             },
             stdout=subprocess.PIPE,
@@ -103,11 +123,11 @@ class Launcher:
         assert wanted.is_file()
 
     def kill(self):
-        """Launcher and workers, which it gives sessions of their own."""
-        for folder in Path("/proc").glob("[0-9]*"):
+        """Launchers and workers, which have sessions of their own; all name a file in the folder of the test."""
+        for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                if str(self.entry) in (folder / "cmdline").read_text():
-                    os.kill(int(folder.name), signal.SIGKILL)
+                if f"{self.folder}/" in (process / "cmdline").read_text():
+                    os.kill(int(process.name), signal.SIGKILL)
 
 
 def _free_port() -> int:
@@ -119,9 +139,7 @@ def _free_port() -> int:
 @pytest.fixture
 def launch(tmp_path):
     """See `Launcher`."""
-    entry = tmp_path / "entry.py"
-    entry.write_text(ENTRY)
-    launcher = Launcher(entry)
+    launcher = Launcher(tmp_path)
     yield launcher
     launcher.kill()
 

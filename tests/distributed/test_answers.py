@@ -35,7 +35,8 @@ def test_more_processes_than_there_are_batches_to_score(stream, command, launch,
     path = stream(train={"steps": 4, "eval_batch_size": 4})
     assert command("run", path, "--out", tmp_path / "one")[0] == 0
     # A number of accumulation steps in accelerate's own config says nothing here.
-    launch("run", path, "--out", tmp_path / "three", processes=3, ACCELERATE_GRADIENT_ACCUMULATION_STEPS="4")
+    options = {"processes": 3, "config": "ddp.yaml", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}
+    launch("run", path, "--out", tmp_path / "three", **options)
     assert_same_run(tmp_path / "one", tmp_path / "three", 1e-5)
     lines = (tmp_path / "three/tasks/02-second/predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["position"] for line in lines] == [*range(TEST)] * 2

@@ -30,11 +30,12 @@ def test_an_estimate_leaves_the_model_as_it_was(config, method):
 
 
 def test_processes_that_do_not_find_each_other_are_refused(config, monkeypatch):
-    """A config for GPUs where there is none: every process would take itself for the only one."""
+    """As on an accelerator that does not train in several processes: every one would take itself for the only one."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     with pytest.raises(
-        UserError, match=r"started 2 processes, but this one finds 1; .* launch with: accelerate"
+        UserError, match=r"2 processes were launched, but this one finds 1; set ACCELERATE_USE_CPU=1"
     ):
         make_plan(load_config(config), {}, Narrator(quiet=True))
 

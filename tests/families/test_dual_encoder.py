@@ -130,15 +130,15 @@ def test_crops_come_from_the_given_generator_alone(load):
     assert state[1] == random.getstate()
 
 
-def test_a_slice_of_the_batch_skips_the_draws_of_the_others(load):
+def test_a_share_of_the_batch_has_the_crops_of_the_whole_and_makes_all_draws(load):
     clip = load("clip")
     objective = TaskObjective(clip, image_task("task", CLASSES), 0)
-    whole = objective.batch([5, 0, 7, 2], random.Random(3))
-    rng = random.Random(3)
-    for _ in range(2):
-        rng.getrandbits(64)
-    part = objective.batch([7, 2], rng)
-    assert torch.equal(whole["pixels"][2:], part["pixels"])
+    rngs = random.Random(3), random.Random(3)
+    whole = objective.batch([5, 0, 7, 2], rngs[0])
+    part = objective.batch([5, 0, 7, 2], rngs[1], slice(1, 3))
+    assert torch.equal(whole["pixels"][1:3], part["pixels"])
+    assert torch.equal(whole["labels"][1:3], part["labels"])
+    assert rngs[0].getstate() == rngs[1].getstate()
 
 
 # Prompts cut to their length

@@ -46,6 +46,33 @@ def test_each_process_does_its_share_and_knows_all(monkeypatch, processes):
         assert min(told) >= 0
 
 
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_of_small_test_sets_no_process_gets_more_than_one_batch_more(monkeypatch, processes):
+    monkeypatch.setattr(shares.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(shares.dist, "get_world_size", lambda: processes)
+    sets = [["a"], ["b", "c", "d"], [], ["e"], ["f"]]
+    dealt = []
+    for rank in range(processes):
+        monkeypatch.setattr(shares.dist, "get_rank", lambda rank=rank: rank)
+        before, own = 0, []
+        for batches in sets:
+            own += shares.share(batches, before)
+            before += len(batches)
+        dealt.append(own)
+    assert sorted(batch for own in dealt for batch in own) == list("abcdef")
+    assert {len(own) for own in dealt} == {6 // processes}
+
+
+def test_progress_supposes_as_much_elsewhere(monkeypatch):
+    monkeypatch.setattr(shares, "num_processes", lambda: 3)
+    told = []
+    progress = shares.Progress(told.append, 10)
+    for _ in range(2):
+        progress(2)
+    progress.finish()
+    assert told == [6, 4]
+
+
 def test_examples_of_several_positions_are_told_when_they_are_whole():
     told = []
     assert shares.together([{0: "a", 2: "c"}, {1: "b", 3: "d"}], 4, told.append, per_example=2) == list(

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from codyra.cli.console import console, continue_with, figure
+from codyra.cli.launched import start_all_processes
 from codyra.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,10 +44,9 @@ def run(
     ] = False,
 ) -> None:
     """Learn a stream of tasks; continues when the run folder holds the same unfinished run."""
+    start_all_processes()
     overrides = [word for item in set_ or [] for word in ("--set", item)]
     with continue_with("codyra", "run", config, *(["--out", str(out)] if out else []), *overrides):
-        from accelerate import PartialState
-
         from codyra.engine import run as engine
         from codyra.engine.config import load_config
         from codyra.engine.progress import Narrator
@@ -58,7 +58,7 @@ def run(
         folder = out if out is not None else engine.default_out(resolved)
         with continue_with("codyra", "run", config, "--out", str(folder), *overrides):
             finished = engine.run(resolved, folder, narrator=Narrator(console))
-        if PartialState().is_main_process:  # one table, however many processes ran
+        if engine.is_first_process():  # one table, however many processes ran
             show_comparison({finished.folder.name: finished})
             console.print(f"report: {finished.folder / 'report.html'}", markup=False)
 

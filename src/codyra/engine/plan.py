@@ -289,6 +289,8 @@ def make_accelerator(train: TrainConfig) -> Accelerator:
     # accelerate keeps the first precision of the process for ever; a second run may want another one.
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
+        # Left to itself accelerate looks for GPUs, finds none, and takes every process for the only one.
+        cpu=not torch.accelerator.is_available(),
         mixed_precision={"fp32": "no"}.get(train.precision, train.precision),
         # Parts of a batch are weighed by what they count; a number of them in accelerate's config divides nothing.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
@@ -296,8 +298,8 @@ def make_accelerator(train: TrainConfig) -> Accelerator:
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != launched:
         raise UserError(
-            f"accelerate launch started {launched} processes, but this one finds {accelerator.num_processes}; where "
-            "there is no GPU, launch with: accelerate launch --cpu --num_processes N --no_python codyra run ..."
+            f"{launched} processes were launched, but this one finds {accelerator.num_processes}; set "
+            "ACCELERATE_USE_CPU=1 to run them on the CPU"
         )
     set_up_sharding(accelerator, train)
     return accelerator
@@ -339,11 +341,12 @@ def estimate(plan: Plan, tasks_to_do: int) -> Estimate:
         step = StepCost(0.0, 0, _kept_bytes(plan, plan.context(0)))
     score_seconds = scoring_cost(plan)
     rows = 1 + (tasks_to_do if plan.method.learns else 0)
+    seconds = sum(map(plan.num_steps, to_do)) * step.seconds + rows * score_seconds
     itemsize = 4
     parameters = itemsize * step.num_trainable
     moments = 2 * parameters
     return Estimate(
-        seconds=sum(map(plan.num_steps, to_do)) * step.seconds + rows * score_seconds,
+        seconds=seconds / plan.accelerator.num_processes,  # which share batches, in training and in scoring
         memory_bytes=peak_memory() + moments,
         # Parameters and moments in a checkpoint, and while it is replaced in two of them.
         disk_bytes=tasks_to_do * parameters

@@ -1,10 +1,12 @@
 """`run`: start, continue or show a run; `Run`: a run folder, read."""
 
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from codyra.engine import results
@@ -85,11 +87,18 @@ class Run:
 
 
 def default_out(config: RunConfig) -> Path:
-    """runs/<config name>-<n>, n the first number that is not taken."""
+    """runs/<config name>-<n>, n the first number that is not taken; of several processes the first one decides."""
     number = 1
     while (Path("runs") / f"{config.name}-{number}").exists():
         number += 1
+    make_accelerator(config.train)  # processes find each other before any of them takes the folder
+    (number,) = broadcast_object_list([number])
     return Path("runs") / f"{config.name}-{number}"
+
+
+def is_first_process() -> bool:
+    """The one that writes and speaks, known before the processes have found each other."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def run(
@@ -116,8 +125,9 @@ def run(
     narrator = narrator or Narrator()
     folder.check_config(resolved)
     if folder.is_finished():
-        folder.tidy()
-        narrator.say(f"{folder.path}: this run is finished")
+        if is_first_process():
+            folder.tidy()
+            narrator.say(f"{folder.path}: this run is finished")
         return Run(folder.path)
     main = make_accelerator(resolved.train).is_main_process
     with only_writer(folder.path) if main else nullcontext() as gone:

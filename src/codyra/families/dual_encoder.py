@@ -8,10 +8,12 @@ scoring of every test set in the pooled and in its own label space, in one pass,
 # Shapes: N examples of the batch, C classes of the task, U distinct prompts (or ensembles) of all tasks, D features
 import random
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,9 +29,10 @@ from codyra.families.family import (
     both_ways,
 )
 from codyra.families.fusion import Fusion, Prompts
-from codyra.families.gather import gather_features, share_of_batch
+from codyra.families.gather import gather_features, gather_labels, share_of
 from codyra.families.observing import Visitor, observed_inputs
 from codyra.families.references import ReferenceTexts
+from codyra.families.shares import Progress, share, summed, together
 from codyra.families.tokens import TokenTable
 from codyra.update import Head
 
@@ -39,8 +42,11 @@ PROMPTS_PER_CHUNK = 256
 class TrainingInputs(Protocol):
     """The training examples of a task, ready to become batches."""
 
-    def train(self, positions: Sequence[int], rng: random.Random) -> Batch:
-        """Augmented network inputs of these examples, on the CPU."""
+    def train(self, positions: Sequence[int], rng: random.Random, own: slice = slice(None)) -> Batch:
+        """Augmented network inputs of the examples at `positions[own]`, on the CPU.
+
+        Of `rng` as much is drawn for the others as for these, so that processes with a share each stay in step.
+        """
         ...
 
 
@@ -194,8 +200,13 @@ class DualEncoder(Family):
         return TaskObjective(self, task, num_earlier)
 
     def prompt_features(self, prompts: Sequence[str]) -> Tensor:
-        """Unit-length features (C, D), at least float32, of prompts encoded in chunks of bounded size."""
-        return self.encode_chunks(self.prompt_chunks(prompts))
+        """Unit-length features (C, D), at least float32, of prompts encoded in chunks of bounded size.
+
+        Processes share the chunks and all get all features, without gradients; every one has to ask.
+        """
+        chunks = self.prompt_chunks(prompts)
+        parts = ({i: self.encode_chunks([chunks[i]]).detach().cpu()} for i in share(range(len(chunks))))
+        return torch.cat(together(parts, len(chunks), lambda more: None)).to(self.device)
 
     def class_features(self, prompts: Sequence[Sequence[str]]) -> Tensor:
         """Unit-length features (C, D), at least float32, of classes that are described by one or more prompts.
@@ -251,6 +262,8 @@ class DualEncoder(Family):
     ) -> list[TaskScore]:
         """Score every test set against the classes of all `tasks` and against its own, in one pass.
 
+        Processes share the batches and all know all scores, so every one of them has to ask.
+
         Args:
             tasks: their classes together are the pooled label space.
             batch_size: test examples encoded together; says nothing about the result.
@@ -266,9 +279,11 @@ class DualEncoder(Family):
                 prompt_ids.setdefault(tuple(prompts), len(prompt_ids))
         prompts_UD = self.class_features(list(prompt_ids))
         fusion, all_ids = self.fusion(prompt_ids), torch.arange(len(prompt_ids), device=self.device)
-        scores = []
+        correct = torch.zeros(len(tasks), 2, dtype=torch.int64, device=self.device)
+        num_scored: list[int] = []
+        num_batches = 0
         claimed: set[int] = set()
-        for task in tasks:
+        for task, correct_2 in zip(tasks, correct, strict=True):
             ids = [prompt_ids[tuple(prompts)] for prompts in task.scored_prompts]
             pooled_C = self._credited(ids, claimed, ties)
             own_C = self._credited(ids, set(), ties)
@@ -279,8 +294,10 @@ class DualEncoder(Family):
             assert len(order) == len(labels), "test inputs were cached for another test set"
             if limit is not None:
                 order = [position for position in order if position < limit]
-            correct = torch.zeros(2, dtype=torch.int64, device=self.device)
-            for positions, features_ND, cosines_NU in self._compare(inputs, order, prompts_UD, batch_size):
+            batches = list(_chunks(order, batch_size))
+            own_batches = share(batches, before=num_batches)
+            shown = Progress(progress or (lambda more: None), len(order))
+            for positions, features_ND, cosines_NU in self._compare(inputs, own_batches, prompts_UD):
                 labels_N = labels[positions].to(self.device, non_blocking=True)
                 pooled_NU, own_NK = cosines_NU, cosines_NU[:, own_ids]
                 if fusion is not None:
@@ -289,13 +306,16 @@ class DualEncoder(Family):
                     own_NK = fusion.scores(cosines_NU, regressed_NU, own_ids)
                 predicted_N = pooled_NU.argmax(dim=1)
                 predicted_own_N = own_ids[own_NK.argmax(dim=1)]
-                correct[0] += (predicted_N == pooled_C[labels_N]).sum()
-                correct[1] += (predicted_own_N == own_C[labels_N]).sum()
-                if progress is not None:
-                    progress(len(positions))
-            pooled, own = correct.tolist()
-            scores.append(TaskScore(task.name, len(order), pooled, own))
-        return scores
+                correct_2[0] += (predicted_N == pooled_C[labels_N]).sum()
+                correct_2[1] += (predicted_own_N == own_C[labels_N]).sum()
+                shown(len(positions))
+            shown.finish()
+            num_scored.append(len(order))
+            num_batches += len(batches)
+        return [
+            TaskScore(task.name, examples, pooled, own)
+            for task, examples, (pooled, own) in zip(tasks, num_scored, summed(correct).tolist(), strict=True)
+        ]
 
     @torch.no_grad()
     def compare(
@@ -308,15 +328,17 @@ class DualEncoder(Family):
         features_ND = prompts_CD.new_empty(len(examples), prompts_CD.shape[1])
         cosines_NC = prompts_CD.new_empty(len(examples), len(prompts))
         inputs = self.loose_inputs(examples)
-        for positions, *of_batch in self._compare(inputs, inputs.reading_order(), prompts_CD, batch_size):
+        for positions, *of_batch in self._compare(
+            inputs, _chunks(inputs.reading_order(), batch_size), prompts_CD
+        ):
             features_ND[positions], cosines_NC[positions] = of_batch
         return features_ND, cosines_NC
 
     def _compare(
-        self, inputs: EvaluationInputs, order: Sequence[int], prompts_CD: Tensor, batch_size: int
+        self, inputs: EvaluationInputs, batches: Iterable[Sequence[int]], prompts_CD: Tensor
     ) -> Iterator[tuple[Sequence[int], Tensor, Tensor]]:
-        """Batch by batch in this order: positions of its examples, their features (N, D) and cosines (N, C)."""
-        for positions in _chunks(order, batch_size):
+        """Of every batch the positions of its examples, their features (N, D) and cosines (N, C)."""
+        for positions in batches:
             features_ND = self.encode_examples(inputs.test(positions))
             yield positions, features_ND, cosines(features_ND, prompts_CD)
 
@@ -349,34 +371,33 @@ class TaskObjective(Objective):
         self._labels = torch.tensor(task.train.labels)
         self._examples = task.train.inputs
         self._inputs = family.training_inputs(task)
-        self._prompt_chunks = family.prompt_chunks(task.prompts)
+        self._tokens = family.tokenize(task.prompts)
+        self._prompt_chunks = family.token_chunks(self._tokens, range(len(self._tokens)))
         self._num_rows = num_earlier_classes + len(task.prompts)
         self._frozen_prompts_CD: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self._examples)
 
-    def batch(self, positions: Sequence[int], rng: random.Random) -> Batch:
-        """Network inputs and `labels` int64 (N,) of these training examples, on the network's device.
+    def batch(self, positions: Sequence[int], rng: random.Random, own: slice = slice(None)) -> Batch:
+        """Network inputs and `labels` int64 (N,) of the training examples at `positions[own]`, on the network's device.
 
-        Image crops are drawn from `rng` alone, by exactly one `rng.getrandbits(64)` per example and in the
-        order of `positions`, so a process that holds a slice of the global batch can skip the draws of the
-        others.
+        Image crops are drawn from `rng` alone, by exactly one `rng.getrandbits(64)` per example of `positions`
+        and in their order, whatever `own` is.
         """
-        batch = self._inputs.train(positions, rng)
-        batch["labels"] = self._labels[list(positions)]
+        batch = self._inputs.train(positions, rng, own)
+        batch["labels"] = self._labels[list(positions[own])]
         return _to_device(batch, self._family.device)
 
     def micro_batches(
         self, positions: Sequence[int], rng: random.Random, rank: int, num_processes: int
     ) -> Iterator[Batch]:
         """One part: the loss is that of the whole batch on every process, which gather each other's features."""
-        # Every process draws the crops of the whole batch, so all of them stay in step.
-        batch = self.batch(positions, rng)
-        if num_processes > 1:
-            share, sizes = share_of_batch(batch, rank, num_processes)
-            batch = {**share, "sizes": sizes}
-        yield batch
+        if num_processes == 1:
+            yield self.batch(positions, rng)
+            return
+        own, sizes = share_of(len(positions), rank, num_processes)
+        yield {**self.batch(positions, rng, own), "sizes": sizes}
 
     def plain_batches(self, positions: Sequence[int], size: int) -> Iterator[Batch]:
         inputs = self._family.loose_inputs([self._examples[position] for position in positions])
@@ -387,9 +408,10 @@ class TaskObjective(Objective):
     def outputs(self, batch: Batch, prompts: Tensor | None = None) -> Outputs:
         """Logits of the examples of all processes among the classes of the task, or other texts."""
         features_ND, labels_N = unit_length(self._family.encode_inputs(batch)), batch["labels"]
-        if "sizes" in batch:
-            features_ND, labels_N = gather_features(features_ND, labels_N, sizes=batch["sizes"])
-        prompts_CD = self._prompts() if prompts is None else prompts
+        if shared := "sizes" in batch:
+            features_ND = gather_features(features_ND, batch["sizes"])
+            labels_N = gather_labels(labels_N, batch["sizes"])
+        prompts_CD = self._prompts(shared) if prompts is None else prompts
         return Outputs(self._logits(features_ND, prompts_CD), labels_N, features_ND, prompts_CD)
 
     def prompt_features(self) -> Tensor:
@@ -448,14 +470,25 @@ class TaskObjective(Objective):
             "text_to_image": text_to_image.detach(),
         }
 
-    def _prompts(self) -> Tensor:
+    def _prompts(self, shared: bool) -> Tensor:
+        """Unit-length features (C, D) of the task's prompts; of a batch that processes share they share these too."""
         if self._frozen_prompts_CD is not None:
             return self._frozen_prompts_CD
         if any(parameter.requires_grad for parameter in self._family.prompt_parameters()):
-            return self._family.encode_chunks(self._prompt_chunks)
+            if not shared:
+                return self._family.encode_chunks(self._prompt_chunks)
+            chunks, sizes = self._own_prompts
+            return gather_features(self._family.encode_chunks(chunks), sizes)
         with torch.no_grad():
             self._frozen_prompts_CD = self._family.encode_chunks(self._prompt_chunks)
         return self._frozen_prompts_CD
+
+    @cached_property
+    def _own_prompts(self) -> tuple[list[Batch], list[int]]:
+        """The prompts that this process encodes while a task trains, and the number of prompts of every process."""
+        num_prompts = len(self._tokens)
+        own, sizes = share_of(num_prompts, dist.get_rank(), dist.get_world_size())
+        return self._family.token_chunks(self._tokens, range(num_prompts)[own]), sizes
 
 
 def text_to_image_loss(logits_NC: Tensor, labels_N: Tensor, num_rows: int) -> Tensor:

@@ -1,7 +1,7 @@
 """One batch over several processes: the share of each, and the features of all with their gradients."""
 
-# Shapes: N examples here, M examples over all processes, D features
-from collections.abc import Mapping, Sequence
+# Shapes: N rows (examples or prompts) here, M rows over all processes, D features
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,24 +10,20 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def share_of_batch(
-    batch: Mapping[str, Tensor], rank: int, num_processes: int
-) -> tuple[dict[str, Tensor], list[int]]:
-    """The rows of `batch` that process `rank` encodes, and the number of examples of every process.
+def share_of(num_rows: int, rank: int, num_processes: int) -> tuple[slice, list[int]]:
+    """The rows that process `rank` encodes, and how many rows of every process count.
 
-    A batch smaller than the number of processes leaves some without an example. Networks do not take an
-    empty batch, and data-parallel training waits for the gradients of all processes, so these encode a row
-    that does not count.
+    Fewer rows than processes leave some without one. Networks do not take an empty batch, and data-parallel
+    training waits for the gradients of all processes, so these encode a row that does not count.
     """
-    num_examples = len(next(iter(batch.values())))
-    bounds = [num_examples * process // num_processes for process in range(num_processes + 1)]
+    bounds = [num_rows * process // num_processes for process in range(num_processes + 1)]
     sizes = [stop - start for start, stop in pairwise(bounds)]
-    start = min(bounds[rank], num_examples - 1)
-    return {name: tensor[start : start + max(1, sizes[rank])] for name, tensor in batch.items()}, sizes
+    start = min(bounds[rank], num_rows - 1)
+    return slice(start, start + max(1, sizes[rank])), sizes
 
 
-def gather_features(features_ND: Tensor, labels_N: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Features (M, D) and labels (M,) of all processes, in the order of their ranks.
+def gather_features(features_ND: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Features (M, D) of all processes, in the order of their ranks.
 
     Every process then computes the loss of the whole batch. The gradient of a feature is the sum of those of
     all processes, so that the average of the parameters' gradients over processes, which data-parallel
@@ -35,10 +31,15 @@ def gather_features(features_ND: Tensor, labels_N: Tensor, sizes: Sequence[int])
 
     Args:
         features_ND: features of this process, differentiable.
-        labels_N: int64 labels of this process.
-        sizes: number of examples of every process, from `share_of_batch`; rows beyond it do not count.
+        sizes: number of rows of every process, from `share_of`; rows beyond it do not count.
     """
-    return _AllGather.apply(features_ND, sizes), _concatenate(labels_N, sizes)
+    gathered_MD: Tensor = _AllGather.apply(features_ND, sizes)
+    return gathered_MD
+
+
+def gather_labels(labels_N: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Labels (M,) of all processes, as `gather_features` orders their features."""
+    return _concatenate(labels_N, sizes)
 
 
 class _AllGather(torch.autograd.Function):

@@ -168,12 +168,17 @@ class TrainingImages:
             TRAINING_CACHE_BYTES, lambda image: 4 * image.width * image.height
         )
 
-    def train(self, positions: Sequence[int], rng: random.Random) -> dict[str, Tensor]:
-        """`pixels` uint8 (N, 3, H, W); one 64-bit draw from `rng` per image, however its crop is found."""
+    def train(
+        self, positions: Sequence[int], rng: random.Random, own: slice = slice(None)
+    ) -> dict[str, Tensor]:
+        """`pixels` uint8 (N, 3, H, W) of `positions[own]`; one 64-bit draw from `rng` per position, own or not,
+        however a crop is found.
+        """
+        seeds = [rng.getrandbits(64) for _ in positions]
         crops = []
-        for position in positions:
+        for position, seed in zip(positions[own], seeds[own], strict=True):
             image = self._decoded.get(position, partial(decode, self._files[position]))
-            crops.append(self._transform.training_pixels(image, random.Random(rng.getrandbits(64))))
+            crops.append(self._transform.training_pixels(image, random.Random(seed)))
         return {"pixels": torch.stack(crops)}
 
 

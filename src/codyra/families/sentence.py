@@ -145,8 +145,8 @@ class Texts:
     def __init__(self, tokens: TokenTable):
         self._tokens = tokens
 
-    def train(self, positions: Sequence[int], rng: random.Random) -> Batch:
-        return self._tokens.take(positions)
+    def train(self, positions: Sequence[int], rng: random.Random, own: slice = slice(None)) -> Batch:
+        return self._tokens.take(positions[own])
 
     def test(self, positions: Sequence[int]) -> Batch:
         return self._tokens.take(positions)
