@@ -1,7 +1,7 @@
 """The matrix product of the hot path, by the quickest of torch's own routines on this processor.
 
-`torch.ops.mkldnn._linear_pointwise` is an operator that torch's compiler uses and torch does not promise to keep; where it
-is missing, products go torch's ordinary way.
+`torch.ops.mkldnn._linear_pointwise` is an operator that torch's compiler uses and torch does not promise to keep; where
+it is missing, products go torch's ordinary way.
 """
 
 import functools
