@@ -7,95 +7,42 @@ images, as training does; all others are given ready-made pixels, which is to th
 # Shapes: N images of the batch, C classes, L tokens of the longest prompt, D features
 import random
 import tempfile
-import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
+from image_cache import write_images
 from peft import LoraConfig, get_peft_model
-from PIL import Image
+from random_clips import SEED, VIT_B16, class_names, new_family, prompts_of
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPConfig, CLIPModel
 
 import codyra
 from codyra.engine.config import TrainConfig
 from codyra.engine.plan import make_accelerator
 from codyra.engine.trainer import batches, train_task
 from codyra.families.dual_encoder import text_to_image_loss
-from codyra.families.image_text import ImageTextEncoder
 from codyra.methods import TaskContext, build_method
 from codyra.methods.registry import parse_options
 from codyra.streams import StreamSpec, TaskSpec, build_stream
 from codyra.tuner import short_attention
 
-SEED = 0
+MODEL = VIT_B16
 RANK = 16
-SIDE = 224
-BEGIN, END, CONTEXT = 49406, 49407, 77
+CONTEXT = 77
 TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 LR = 5e-4
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def vit_b16() -> CLIPModel:
-    """config.json of openai/clip-vit-base-patch16, random weights."""
-    torch.manual_seed(SEED)
-    text = {"bos_token_id": BEGIN, "eos_token_id": END, "pad_token_id": END}
-    vision = {"patch_size": 16}
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=512)).eval()
-
-
-def class_names(count: int) -> list[str]:
-    """Names of two to nine words, so that "a photo of a {}." has 8 to 15 tokens, as prompts of X-TAIL mostly have."""
-    rng = random.Random(SEED)
-    return [
-        f"{number} " + " ".join(f"word{rng.randrange(5000)}" for _ in range(rng.randint(1, 8)))
-        for number in range(count)
-    ]
-
-
-class Words:
-    """A tokenizer of one token per word: that of the real CLIP is no part of this repository."""
-
-    def __call__(self, texts: Sequence[str], **options: Any) -> dict[str, list[list[int]]]:
-        ids = [[zlib.crc32(word.encode()) % BEGIN for word in text.split()] for text in texts]
-        return {"input_ids": [[BEGIN, *of_text, END] for of_text in ids]}
-
-
-def family(net: nn.Module) -> ImageTextEncoder:
-    """The network as codyra has it, with the pixels of CLIP."""
-    processor = SimpleNamespace(
-        do_resize=True,
-        size={"shortest_edge": SIDE},
-        do_center_crop=True,
-        crop_size={"height": SIDE, "width": SIDE},
-        resample=Image.Resampling.BICUBIC,
-        do_rescale=True,
-        rescale_factor=1 / 255,
-        do_normalize=True,
-        image_mean=[0.48, 0.46, 0.41],
-        image_std=[0.27, 0.26, 0.28],
-    )
-    return ImageTextEncoder(net.requires_grad_(False), Words(), processor).to(DEVICE)
-
-
 def image_task(folder: Path, num_classes: int) -> Any:
-    """A task with one JPEG of 500 x 375 per class and split; coarse shapes and fine grain."""
-    rng = np.random.default_rng(SEED)
-    for name in class_names(num_classes):
-        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-        pixels = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC)).astype(np.float32)
-        pixels = np.clip(pixels + rng.normal(0, 10, (375, 500, 1)), 0, 255).astype(np.uint8)
+    """A task with one JPEG of 500 x 375 per class and split."""
+    for number, name in enumerate(class_names(0, num_classes)):
         for split in ("train", "test"):
-            (folder / split / name).mkdir(parents=True)
-            Image.fromarray(pixels).save(folder / split / name / "0.jpg", quality=85)
+            write_images(folder / split / name, 1, seed=number)
     spec = StreamSpec(tasks=[TaskSpec(name="photographs", data=f"imagefolder:{folder}")])
-    (task,) = build_stream(spec, seed=SEED, default_prompt="a photo of a {} .")
+    (task,) = build_stream(spec, seed=SEED, default_prompt="a photo of a {}.")
     return task
 
 
@@ -121,7 +68,7 @@ class Codyra(Step):
         self._folder = tempfile.TemporaryDirectory()
         self._options = TrainConfig(batch_size=batch, precision=precision, lr=LR)
         self._method = build_method(parse_options({"name": "codyra", "r": RANK, "dense_fraction": 0.0}))
-        encoder = family(vit_b16())
+        encoder = new_family(MODEL).to(DEVICE)
         assert self._method.targets is not None
         modules = encoder.target_modules(self._method.targets)
         self._ctx = TaskContext(encoder.net, modules, [], 0, self.count, None)
@@ -146,13 +93,16 @@ class OfTheModel(Step):
 
     def __init__(self, batch: int, classes: int, precision: str) -> None:
         super().__init__(batch, classes, precision)
-        self.net = vit_b16().to(DEVICE)
+        encoder = new_family(MODEL).to(DEVICE)
+        self.net: Any = encoder.net.requires_grad_(True)
         generator = torch.Generator().manual_seed(SEED)
-        self._pixels = torch.randn(batch, 3, SIDE, SIDE, generator=generator).to(DEVICE)
+        side = MODEL.vision_config.image_size
+        self._pixels = torch.randn(batch, 3, side, side, generator=generator).to(DEVICE)
         self._labels = torch.randint(0, classes, (batch,), generator=generator).to(DEVICE)
-        rows = Words()([f"a photo of a {name} ." for name in class_names(classes)])["input_ids"]
-        length = CONTEXT if self.prompts_at_length else max(map(len, rows))
-        self._ids = torch.tensor([row + [END] * (length - len(row)) for row in rows], device=DEVICE)
+        tokens = encoder.tokenize(prompts_of(class_names(0, classes)))
+        self._ids = tokens.take(range(classes))["input_ids"].to(DEVICE)
+        if self.prompts_at_length:
+            self._ids = F.pad(self._ids, (0, CONTEXT - self._ids.shape[1]), value=tokens.pad_id)
         self.optimizer = self.put_on()
 
     @abstractmethod
@@ -160,7 +110,7 @@ class OfTheModel(Step):
         """Make the network trainable."""
 
     def __call__(self) -> None:
-        net: Any = self.net
+        net = self.net
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.precision == "bf16"):
             images = net.visual_projection(net.vision_model(pixel_values=self._pixels).pooler_output)
             texts = net.text_projection(net.text_model(input_ids=self._ids).pooler_output)

@@ -58,20 +58,24 @@ def main() -> None:
         files.write_json(args.json, about)
 
 
-def write_task(folder: Path, num_images: int) -> Task:
-    """A task whose test images are JPEGs with coarse shapes and fine grain, about as large as photographs are."""
-    rng = np.random.default_rng(SEED)
-    for split, count in (("train", 1), ("test", num_images)):
-        place = folder / split / "photograph"
-        place.mkdir(parents=True)
-        for number in range(count):
-            coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-            pixels = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC)).astype(np.float32)
-            pixels = np.clip(pixels + rng.normal(0, 10, (375, 500, 1)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(place / f"{number}.jpg", quality=85)
+def write_task(folder: Path, num_images: int, seed: int = SEED) -> Task:
+    """A task whose test images are photographs of `write_images`."""
+    write_images(folder / "train/photograph", 1, seed)
+    write_images(folder / "test/photograph", num_images, seed)
     spec = StreamSpec(tasks=[TaskSpec(name="photographs", data=f"imagefolder:{folder}")])
     (task,) = build_stream(spec, seed=SEED, default_prompt="a {}.")
     return task
+
+
+def write_images(folder: Path, count: int, seed: int = SEED) -> None:
+    """JPEGs with coarse shapes and fine grain, about as large as photographs are."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        pixels = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC)).astype(np.float32)
+        pixels = np.clip(pixels + rng.normal(0, 10, (375, 500, 1)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.jpg", quality=85)
 
 
 def measure(task: Task) -> dict[str, float]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -16,17 +15,12 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def script(monkeypatch):
     """Imports a script, and the steps that it shares with others on a small network."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("clip_steps", "measuring", "step", "shares", "switched_off"):
+    for name in ("clip_steps", "image_cache", "measuring", "random_clips", "step", "shares", "switched_off"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setattr(importlib.import_module("clip_steps"), "vit_b16", tiny)
+    monkeypatch.setattr(
+        importlib.import_module("clip_steps"), "MODEL", importlib.import_module("random_clips").TINY
+    )
     return importlib.import_module
-
-
-def tiny() -> CLIPModel:
-    torch.manual_seed(0)
-    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    words = {"bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407}
-    return CLIPModel(CLIPConfig(text_config=tower | words, vision_config=tower | {"patch_size": 56})).eval()
 
 
 def run(module, monkeypatch, tmp_path, *options):
@@ -85,6 +79,7 @@ def test_switched_off(script, monkeypatch, tmp_path):
     assert module.GatedLinear.fused
 
 
+@pytest.mark.slow
 def test_shares(script, monkeypatch, tmp_path, capsys):
     module = script("shares")
     figures = run(module, monkeypatch, tmp_path)["steps"]
@@ -92,7 +87,8 @@ def test_shares(script, monkeypatch, tmp_path, capsys):
     for name, found in figures.items():
         spent = found["seconds"]
         assert sum(spent[row] for row in module.ROWS) == pytest.approx(spent["all"])
-        assert (spent["LoRA products"] > 0, spent["data"] > 0) == (("codyra" in name,) * 2)
+        assert (spent["data"] > 0) == ("codyra" in name)
+        assert spent["LoRA products"] > 0  # of the floor those of the projections, which are as wide as r here
         assert spent["attention"] > 0
     assert figures["codyra, fp32"]["operations"] > figures["floor, fp32"]["operations"] > 0
     assert "of the rate of torch's product" in capsys.readouterr().out
