@@ -88,7 +88,7 @@ def test_shares(script, monkeypatch, tmp_path, capsys):
         spent = found["seconds"]
         assert sum(spent[row] for row in module.ROWS) == pytest.approx(spent["all"])
         assert (spent["data"] > 0) == ("codyra" in name)
-        assert spent["LoRA products"] > 0  # of the floor those of the projections, which are as wide as r here
+        assert spent["LoRA products"] > 0  # of the floor: projections as wide as r
         assert spent["attention"] > 0
     assert figures["codyra, fp32"]["operations"] > figures["floor, fp32"]["operations"] > 0
     assert "of the rate of torch's product" in capsys.readouterr().out
