@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
@@ -15,6 +15,7 @@ from codyra.engine.folder import CANDIDATE, DERIVED, TASK_LISTS, Row, RunFolder
 from codyra.engine.folder_reader import read_manifest
 from codyra.engine.guard import Verdict, judge
 from codyra.engine.manifest import continued, new_manifest, now, session, surroundings_changed
+from codyra.engine.merged import MergedNetwork
 from codyra.engine.models import state_sha256
 from codyra.engine.plan import Plan, peak_memory
 from codyra.engine.progress import Narrator, count, duration
@@ -23,7 +24,7 @@ from codyra.errors import GuardRefused, UserError
 from codyra.families import Score
 from codyra.methods import Memory
 from codyra.streams import Task
-from codyra.update import Head, TaskUpdate, architecture, compose, distance, rounding_loss
+from codyra.update import Head, TaskUpdate, architecture, distance, rounding_loss
 
 TIMED = ("train_seconds", "method_seconds", "merge_seconds", "score_seconds")
 """Of every task in the manifest; `method_seconds`: what a method does before its first step and after its last."""
@@ -44,6 +45,7 @@ class Loop:
         self.names = plan.task_names
         self.manifest = new_manifest(plan)
         self._memory = Memory()
+        self._network = MergedNetwork(plan.family, plan.base, self._update, added=not plan.method.cumulative)
         self.stored: dict[str, Any] | None = None
         if folder.exists():
             read_manifest(folder.path)  # raises what is wrong with it
@@ -148,12 +150,15 @@ class Loop:
         begun = time.perf_counter()
         if not plan.method.trains:
             if plan.method.learns:
-                self._put_weights(())
+                self._network.put(())
                 plan.method.collect(ctx)
             update = plan.method.after_task(ctx)
             self._timing(task_index)["method_seconds"] = time.perf_counter() - begun
             return update
-        self._put_weights(plan.method.start_from(self._updates(task_index)))
+        if plan.method.cumulative:
+            self._network.put(())
+        else:
+            self._network.put_tasks(task_index)
         keeper = self.folder.keeper(
             task_index, task.name, every=config.train.checkpoint_steps, accelerator=plan.accelerator
         )
@@ -183,7 +188,7 @@ class Loop:
 
         def measure(factor: float) -> float:
             scaled = candidate if factor == 1.0 else candidate.scaled(factor)
-            self._put_weights(chain(self._updates(task_index), [scaled]))
+            self._network.put(chain(self._updates(task_index), [scaled]))
             return self._score_guard().percent("task")
 
         verdict = judge(guard, self._guarded_score(task_index), measure)
@@ -230,15 +235,9 @@ class Loop:
         """The updates of the first tasks, read from the folder one by one."""
         return (self._update(index) for index in range(num_tasks))
 
-    def _put_weights(self, updates: Iterable[TaskUpdate]) -> dict[str, Tensor]:
-        """Re-compute the network from the base model and these updates."""
-        weights = compose(self.plan.family.net, self.plan.base, updates)
-        self.plan.family.write_weights(weights)
-        return weights
-
     def _put_state(self, num_tasks: int) -> tuple[dict[str, Tensor], Head | None]:
         """Make the model the one after the first `num_tasks` tasks; its weights, and the head beside them."""
-        weights, head = self._put_weights(self._updates(num_tasks)), None
+        weights, head = self._network.put_tasks(num_tasks), None
         learnt = self.plan.tasks[:num_tasks]
         if learnt and self.plan.method.head is not None:
             head = self._update(num_tasks - 1).head
@@ -275,7 +274,7 @@ class Loop:
         """Score the base model on the held-out set, or make sure that it is the set that was scored."""
         stored = self.folder.read_json("guard.json")
         if not stored:
-            self._put_weights(())
+            self._network.put(())
             score = self._score_guard()
             percent = score.percent("task")
             about = {"data": source, "fingerprint": fingerprint, "examples": score.examples, "score": percent}

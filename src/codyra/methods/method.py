@@ -1,6 +1,6 @@
 """A method: one named combination of pieces, with what it declares about itself."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,12 +51,10 @@ class Method:
         """The `targets` option of the adapter; None where it has none."""
         return getattr(self.adapter, "targets", None)
 
-    def start_from(self, updates: Iterable[TaskUpdate]) -> Iterable[TaskUpdate]:
-        """Which of the earlier updates are in the weights while the next task trains.
-
-        A cumulative adapter is trained on from where it stopped, on top of the base model, hence none.
-        """
-        return () if self.merge.update_kind() == "cumulative" else updates
+    @property
+    def cumulative(self) -> bool:
+        """The adapter is trained on from where it stopped, on the base model; its update replaces the earlier ones."""
+        return self.merge.update_kind() == "cumulative"
 
     def before_task(self, ctx: TaskContext) -> None:
         for piece in self.pieces:
