@@ -1,0 +1,77 @@
+"""A task in the middle of its training, put together from the parts that a run puts together."""
+
+import itertools
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from codyra.engine.config import TrainConfig
+from codyra.engine.plan import make_accelerator
+from codyra.engine.rng import private_random
+from codyra.engine.trainer import batches
+from codyra.families import Family
+from codyra.methods import TaskContext, build_method
+from codyra.methods.registry import parse_options
+from codyra.tuner import short_attention
+
+SEED = 0
+
+
+class Training:
+    """CoDyRA on one task: `put_adapters_on`, `begin`, then any number of `step`s.
+
+    Args:
+        task: of the kind that the family trains on.
+        train: entries of the `train:` section of a config.
+        method: entries of its `method:` section.
+        total_steps: of the task; from the first on the threshold is above 0, so that ranks are pruned.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        task: Any,
+        train: dict[str, Any] | None = None,
+        method: dict[str, Any] | None = None,
+        total_steps: int = 1000,
+    ) -> None:
+        self.family, self.task = family, task
+        self.train = TrainConfig(**(train or {}))
+        options = {"name": "codyra", "targets": "all", "dense_fraction": 0.0, **(method or {})}
+        self.method = build_method(parse_options(options))
+        self.targets = family.target_modules(self.method.targets)
+        self.accelerator = make_accelerator(self.train)
+        self.total_steps = total_steps
+
+    def put_adapters_on(self) -> None:
+        """Fresh ones and an optimizer for them, as at the beginning of every task."""
+        self.ctx = TaskContext(self.family.net, self.targets, [], 0, self.total_steps, None)
+        self.method.before_task(self.ctx)
+        groups = self.method.param_groups(self.ctx, self.train.lr)
+        self.ctx.optimizer = torch.optim.AdamW(groups, lr=self.train.lr, betas=self.train.betas)
+        self.method.optimizer_ready(self.ctx)
+
+    def begin(self) -> None:
+        """Make the objective of the task, which is not among what is counted as its end or beginning."""
+        self._objective = self.family.start_task(
+            self.task, [], text_loss="official", micro_batch_size=self.train.micro_batch_size
+        )
+        self._positions = itertools.cycle(
+            batches(len(self.task.train), self.train.batch_size, private_random(SEED))
+        )
+        self._rng = private_random(SEED)
+
+    def step(self) -> None:
+        """Batch, forward, backward, optimizer, proximal step."""
+        optimizer = self.ctx.optimizer
+        assert optimizer is not None
+        with ExitStack() as stack:
+            stack.enter_context(short_attention(self.family.net))
+            stack.enter_context(self.family.checkpointed_activations(self.train.gradient_checkpointing))
+            for batch in self._objective.micro_batches(next(self._positions), self._rng, 0, 1):
+                with self.accelerator.autocast():
+                    loss = self._objective.loss(batch)["loss"]
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
