@@ -1,8 +1,7 @@
 """Attention over short sequences in bfloat16 on CPUs, known to transformers as "codyra".
 
-torch's own kernel takes most of its time there in the backward pass: three times as long as the five matrix products it
-could be (docs/performance.md). Scores are rounded to bfloat16, as in transformers' "eager". For anything else "codyra"
-is its "sdpa".
+torch's own kernel takes five times as long there, most of it in the backward pass (docs/performance.md). Scores are
+rounded to bfloat16, as in transformers' "eager". For anything else "codyra" is its "sdpa".
 """
 
 # Shapes: N sequences, H heads, L positions, D features of a head
