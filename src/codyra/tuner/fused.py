@@ -56,7 +56,7 @@ class GatedProduct(torch.autograd.Function):
         if wants_gate:
             dgate_R = (up_NR * low_NR).sum(dim=0, dtype=gate_R.dtype)
         if wants_B:
-            dB_OR = wide_NO.T @ (low_NR * gate_R).to(B_OR.dtype)
+            dB_OR = ((low_NR * gate_R).to(B_OR.dtype).T @ wide_NO).T  # the narrow side first is quicker
         gated_NR = (up_NR * gate_R).to(A_RD.dtype)
         if wants_A:
             dA_RD = gated_NR.T @ x_ND.to(A_RD.dtype)

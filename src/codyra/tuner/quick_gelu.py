@@ -26,7 +26,8 @@ class _QuickGELU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return torch.ops.aten.silu_backward(grad, x * SLOPE)
+        scaled = x * SLOPE
+        return torch.ops.aten.silu_backward.grad_input(grad, scaled, grad_input=scaled)
 
 
 class LeanQuickGELU(nn.Module):
