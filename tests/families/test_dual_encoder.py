@@ -15,6 +15,7 @@ from codyra.families import ModelSpec, load_family
 from codyra.families.dual_encoder import PROMPTS_PER_CHUNK, TaskObjective, text_to_image_loss
 from codyra.families.image_text import ImageTextEncoder
 from codyra.families.sentence import SentenceEncoder
+from codyra.tuner import products
 from families.tiny_encoders import WORDS, Split, image_task, save_clip, task_for, text_task
 
 CLASSES = ("red bird", "cat", "very big green dog", "square")
@@ -144,6 +145,10 @@ def test_a_share_of_the_batch_has_the_crops_of_the_whole_and_makes_all_draws(loa
 # Prompts cut to their length
 
 
+def chunks_of(family, prompts):
+    return family.token_chunks(family.tokenize(prompts), range(len(prompts)))
+
+
 @pytest.mark.parametrize("legacy_eos", [False, True], ids=["eos id", "legacy argmax"])
 def test_trimmed_clip_prompts_have_the_features_of_full_length(tmp_path, legacy_eos):
     family = load_family(ModelSpec(name=str(save_clip(tmp_path, legacy_eos))))
@@ -155,7 +160,7 @@ def test_trimmed_clip_prompts_have_the_features_of_full_length(tmp_path, legacy_
     assert padded["input_ids"].shape == (4, 77)
     features = family.net.get_text_features(**padded).pooler_output
     assert torch.allclose(trimmed, F.normalize(features), atol=1e-6)
-    assert family.prompt_chunks(prompts)[0]["input_ids"].shape == (4, 2 + len(WORDS))
+    assert chunks_of(family, prompts)[0]["input_ids"].shape == (4, 2 + len(WORDS))
     # The prompts differ, so equal features are not a matter of pooling the same place everywhere.
     assert (trimmed @ trimmed.T - torch.eye(4)).max() < 0.9999
 
@@ -164,7 +169,7 @@ def test_siglip_prompts_keep_their_full_length(load):
     family = load("siglip")
     prompts = ["a cat", "a photo of the very big red bird"]
     tokens = family.tokenizer(prompts, padding="max_length", max_length=64, return_tensors="pt")["input_ids"]
-    assert torch.equal(family.prompt_chunks(prompts)[0]["input_ids"], tokens)
+    assert torch.equal(chunks_of(family, prompts)[0]["input_ids"], tokens)
     expected = F.normalize(family.net.get_text_features(input_ids=tokens).pooler_output)
     assert torch.allclose(family.prompt_features(prompts), expected, atol=1e-6)
 
@@ -182,10 +187,42 @@ def test_sentences_are_the_mean_of_their_own_tokens(load):
 def test_prompts_are_encoded_in_bounded_chunks(load):
     family = load("clip")
     prompts = [f"{first} {second}" for first in WORDS for second in WORDS][: PROMPTS_PER_CHUNK + 5]
-    assert [len(chunk["input_ids"]) for chunk in family.prompt_chunks(prompts)] == [PROMPTS_PER_CHUNK, 5]
+    assert [len(chunk["input_ids"]) for chunk in chunks_of(family, prompts)] == [PROMPTS_PER_CHUNK, 5]
     assert torch.allclose(
         family.prompt_features(prompts)[-1:], family.prompt_features(prompts[-1:]), atol=1e-6
     )
+
+
+def test_prompts_of_like_length_are_encoded_together(load):
+    family = load("clip")
+    long, short = " ".join(WORDS), [f"{first} {second}" for first in WORDS for second in WORDS]
+    prompts = [long, *short[: PROMPTS_PER_CHUNK - 1], "cat", short[-1]]
+    shapes = []
+    encode = family.encode_prompts
+    family.encode_prompts = lambda batch: shapes.append(tuple(batch["input_ids"].shape)) or encode(batch)
+    features = family.prompt_features(prompts)
+    assert shapes == [(PROMPTS_PER_CHUNK, 4), (2, 2 + len(WORDS))]
+    alone = torch.cat([family.prompt_features([prompts[place]]) for place in (0, 1, -2, -1)])
+    torch.testing.assert_close(features[[0, 1, -2, -1]], alone, atol=1e-6, rtol=0)
+
+
+def test_scores_are_the_same_whichever_routine_multiplies(load, monkeypatch):
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this torch was built without oneDNN")
+    task = image_task("task", CLASSES)
+    found, used = [], []
+    product = torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(products, "WORTH_ONEDNN", 0)
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda *args: used.append(1) or product(*args))
+    for quicker in (False, True):
+        monkeypatch.setattr(products, "onednn_is_quicker", lambda quicker=quicker: quicker)
+        family = load("clip")
+        cosines = family.compare(task.test.inputs, [(prompt,) for prompt in task.prompts])[1]
+        found.append((cosines, family.score([task])))
+        assert bool(used) == quicker
+    (plain, score), (other, other_score) = found
+    torch.testing.assert_close(other, plain, atol=1e-5, rtol=0)
+    assert other_score == score
 
 
 def test_image_features_are_those_of_the_model(load):

@@ -68,7 +68,9 @@ def test_dual_encoders_read_examples_and_prompts_without_padding(family):
     stack = "layer.0." if family.model_type == "bert" else "layers.0."
     assert shared(first_of, stack) == set(map(frozenset, SHARED[family.model_type]))
     # One by one there is nothing to pad.
-    objective._prompt_chunks = [chunk for prompt in task.prompts for chunk in family.prompt_chunks([prompt])]
+    objective._prompt_chunks = [
+        chunk for prompt in task.prompts for chunk in family.token_chunks(family.tokenize([prompt]), [0])
+    ]
     same(together, inputs(100)[0])
     # Prompts are read once, whatever the size of the batches.
     same(inputs(100)[0], inputs(1)[0])

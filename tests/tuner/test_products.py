@@ -61,3 +61,40 @@ def test_only_with_the_wide_registers(monkeypatch, capability, expected):
     assert products.onednn_is_quicker.__wrapped__() == (
         expected and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
+
+
+@pytest.mark.usefixtures("quicker")
+def test_linears_of_a_network_stay_what_they_are(monkeypatch):
+    monkeypatch.setattr(products, "WORTH_ONEDNN", 0)
+
+    class Doubled(nn.Linear):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 6), Doubled(6, 5), nn.Linear(5, 4, bias=False))
+    net[2].forward = lambda input: 3 * nn.Linear.forward(net[2], input)  # someone else's, which stays
+    kept = net[2].forward
+    x = torch.randn(2, 3, 8)
+    expected = net(x)
+    with products.quick_linears(net):
+        torch.testing.assert_close(net(x), expected)
+        net(x).sum().backward()  # gradients are torch's own
+        with torch.no_grad():
+            torch.testing.assert_close(net(x), expected)
+            assert net(x[:0]).shape == (0, 3, 4)
+            with torch.autocast("cpu", torch.bfloat16):
+                assert net[0](x).dtype == torch.bfloat16
+    assert net[0].weight.grad is not None
+    assert [vars(module).get("forward") for module in net] == [None, None, kept]
+
+
+@onednn
+def test_linears_multiply_by_the_quick_routine_without_gradients(monkeypatch):
+    monkeypatch.setattr(products, "onednn_is_quicker", lambda: True)
+    net, x = nn.Linear(128, 128), torch.ones(4, 64, 128)
+    with torch.profiler.profile() as seen, products.quick_linears(net):
+        net(x)
+        with torch.no_grad():
+            net(x)
+    assert [event.name for event in seen.events()].count("mkldnn::_linear_pointwise") == 1

@@ -34,6 +34,7 @@ from codyra.families.observing import Visitor, observed_inputs
 from codyra.families.references import ReferenceTexts
 from codyra.families.shares import Progress, share, summed, together
 from codyra.families.tokens import TokenTable
+from codyra.tuner import quick_linears
 from codyra.update import Head
 
 PROMPTS_PER_CHUNK = 256
@@ -204,9 +205,13 @@ class DualEncoder(Family):
 
         Processes share the chunks and all get all features, without gradients; every one has to ask.
         """
-        chunks = self.prompt_chunks(prompts)
-        parts = ({i: self.encode_chunks([chunks[i]]).detach().cpu()} for i in share(range(len(chunks))))
-        return torch.cat(together(parts, len(chunks), lambda more: None)).to(self.device)
+        table = self.tokenize(prompts)
+        by_length = sorted(range(len(table)), key=table.lengths.__getitem__)  # so that little is padding
+        chunks = self.token_chunks(table, by_length)
+        with quick_linears(self.net):
+            parts = ({i: self.encode_chunks([chunks[i]]).detach().cpu()} for i in share(range(len(chunks))))
+            features_CD = torch.cat(together(parts, len(chunks), lambda more: None))
+        return features_CD[torch.tensor(by_length).argsort()].to(self.device)
 
     def class_features(self, prompts: Sequence[Sequence[str]]) -> Tensor:
         """Unit-length features (C, D), at least float32, of classes that are described by one or more prompts.
@@ -224,17 +229,12 @@ class DualEncoder(Family):
         means = [features_UD[[place[prompt] for prompt in of_class]].mean(dim=0) for of_class in prompts]
         return unit_length(torch.stack(means))
 
-    def prompt_chunks(self, prompts: Sequence[str]) -> list[Batch]:
-        """Tokenised prompts on the network's device, at most PROMPTS_PER_CHUNK together."""
-        table = self.tokenize(prompts)
-        return self.token_chunks(table, range(len(table)))
-
     def token_chunks(self, table: TokenTable, positions: Sequence[int]) -> list[Batch]:
         """These texts of a table on the network's device, at most PROMPTS_PER_CHUNK together."""
         return [_to_device(table.take(chunk), self.device) for chunk in _chunks(positions, PROMPTS_PER_CHUNK)]
 
     def encode_chunks(self, chunks: Sequence[Batch]) -> Tensor:
-        """Unit-length features (C, D) of the prompts of `prompt_chunks`."""
+        """Unit-length features (C, D) of the texts of `token_chunks`."""
         return unit_length(torch.cat([self.encode_prompts(chunk) for chunk in chunks]))
 
     def random_tokens(self, count: int, length: int, rng: random.Random) -> TokenTable:
@@ -338,9 +338,10 @@ class DualEncoder(Family):
         self, inputs: EvaluationInputs, batches: Iterable[Sequence[int]], prompts_CD: Tensor
     ) -> Iterator[tuple[Sequence[int], Tensor, Tensor]]:
         """Of every batch the positions of its examples, their features (N, D) and cosines (N, C)."""
-        for positions in batches:
-            features_ND = self.encode_examples(inputs.test(positions))
-            yield positions, features_ND, cosines(features_ND, prompts_CD)
+        with quick_linears(self.net):
+            for positions in batches:
+                features_ND = self.encode_examples(inputs.test(positions))
+                yield positions, features_ND, cosines(features_ND, prompts_CD)
 
     def _credited(self, ids: Sequence[int], claimed: set[int], ties: str) -> Tensor:
         """The prompt that must be predicted for each class (C,); -1 where `ties` favours an earlier class.

@@ -7,6 +7,7 @@ from codyra.tuner.compat import adapters_off, register
 from codyra.tuner.config import CodyraConfig
 from codyra.tuner.layer import Gate, GatedLinear, check_mergeable, named_gates, plain_network
 from codyra.tuner.model import CodyraModel
+from codyra.tuner.products import quick_linears
 from codyra.tuner.prox import ProximalStep, param_groups
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "named_gates",
     "param_groups",
     "plain_network",
+    "quick_linears",
     "short_attention",
 ]
 

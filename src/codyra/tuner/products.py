@@ -6,10 +6,12 @@ it is missing, products go torch's ordinary way.
 
 import functools
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 # Shapes: N rows, D features in, O features out
@@ -24,6 +26,31 @@ def linear(x_ND: Tensor, W_OD: Tensor, b_O: Tensor | None = None) -> Tensor:
     if on_cpu and x_ND.numel() * len(W_OD) >= WORTH_ONEDNN and onednn_is_quicker():
         return torch.ops.mkldnn._linear_pointwise(x_ND, W_OD, b_O, "none", [], "")
     return F.linear(x_ND, W_OD, b_O)
+
+
+@contextmanager
+def quick_linears(net: nn.Module) -> Iterator[None]:
+    """While this is open, every plain nn.Linear of the network multiplies by `linear` where no gradient is kept."""
+    quicker = []
+    if onednn_is_quicker():
+        quicker = [
+            module for module in net.modules() if type(module) is nn.Linear and "forward" not in vars(module)
+        ]
+    for module in quicker:
+        module.forward = functools.partial(_without_gradient, module)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in quicker:
+            del module.forward
+
+
+def _without_gradient(module: nn.Linear, input: Tensor) -> Tensor:
+    sharded = type(module.weight) is not nn.Parameter
+    if torch.is_grad_enabled() or torch.is_autocast_enabled(input.device.type) or sharded:
+        return F.linear(input, module.weight, module.bias)
+    x_ND = input.reshape(input.numel() // input.shape[-1], input.shape[-1])
+    return linear(x_ND, module.weight, module.bias).view(*input.shape[:-1], module.out_features)
 
 
 @functools.cache
