@@ -70,36 +70,51 @@ class GatedProduct(torch.autograd.Function):
         return dx, None, None, dA_RD, dgate_R, dB_OR
 
 
+Operands = tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]
+"""W (O, D), b (O,), A (R, D), gate (R,) and B (O, R)."""
+
 _ORDINARY = (Tensor, nn.Parameter, FakeTensor)
 """Kinds of weights that are what they seem; fake ones are measured in the place of real ones."""
 
 
-def can_fuse(layer: LoraLinear, adapter: str) -> bool:
-    """Whether the parts of this layer do nothing but multiply, so that they need not be called one by one.
+def operands(layer: LoraLinear, adapter: str) -> Operands | None:
+    """What `GatedProduct` multiplies in the place of this layer; None where its parts do more than multiply.
 
-    Not so: Conv1D, quantised and sharded weights, weights of subclasses of nn.Linear, a base or bias that trains,
-    dropout, and anything that watches or replaces the forward of a part.
+    So it is for Conv1D, quantised and sharded weights, subclasses of nn.Linear, a base or bias that trains, dropout, and
+    anything that watches or replaces the forward of a part. Asked in every forward pass, because hooks come and go.
     """
-    base, A, B = layer.get_base_layer(), layer.lora_A[adapter], layer.lora_B[adapter]
-    dropout = layer.lora_dropout[adapter]
-    return (
-        all(type(part) is nn.Linear for part in (base, A, B))
-        and (isinstance(dropout, nn.Identity) or not dropout.training)
-        and all(_is_plain(part) for part in (base, A, B, layer.lora_gate[adapter], dropout))
-        and A.bias is None
-        and B.bias is None
-        and not base.weight.requires_grad
-        and (base.bias is None or not base.bias.requires_grad)
-        and not torch.compiler.is_compiling()  # the compiler fuses better what it can see through
-    )
+    base, dropout = layer.base_layer, layer.lora_dropout[adapter]
+    A, gate, B = layer.lora_A[adapter], layer.lora_gate[adapter], layer.lora_B[adapter]
+    linear_parts = type(base) is type(A) is type(B) is nn.Linear
+    if not (linear_parts and all(map(_is_plain, (base, A, gate, B, dropout)))):
+        return None
+    W_OD, b_O = base.weight, base.bias
+    if (
+        A.bias is not None
+        or B.bias is not None
+        or W_OD.requires_grad
+        or (b_O is not None and b_O.requires_grad)
+        or (dropout.training and not isinstance(dropout, nn.Identity))
+        or torch.compiler.is_compiling()  # the compiler fuses better what it can see through
+    ):
+        return None
+    return W_OD, b_O, A.weight, gate.weight, B.weight
 
 
 def _is_plain(part: nn.Module) -> bool:
-    watched = (
-        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
-    )
-    ordinary = all(type(weight) in _ORDINARY for weight in part._parameters.values() if weight is not None)
-    return not watched and ordinary and "forward" not in vars(part)
+    inside = vars(part)  # nn.Module's own way to an attribute takes longer than a small product
+    if (
+        inside["_forward_hooks"]
+        or inside["_forward_pre_hooks"]
+        or inside["_backward_hooks"]
+        or inside["_backward_pre_hooks"]
+        or "forward" in inside
+    ):
+        return False
+    for weight in inside["_parameters"].values():
+        if type(weight) not in _ORDINARY and weight is not None:
+            return False
+    return True
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from codyra.tuner.compat import BaseTuner, LoraLayer, LoraLinear, LoraVariant
 from codyra.tuner.config import CodyraConfig, GateInit
-from codyra.tuner.fused import GatedProduct, can_fuse
+from codyra.tuner.fused import GatedProduct, operands
 
 
 class Gate(nn.Module):
@@ -116,14 +116,15 @@ class GatedLinear(LoraLinear):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(..., D) to (..., O): in one step where that gives the same (fused.py), else part by part."""
         adapter = self._only_adapter()
-        if adapter is None or args or kwargs or not (self.fused and can_fuse(self, adapter)):
+        found = None
+        if self.fused and adapter is not None and not args and not kwargs:
+            found = operands(self, adapter)
+        if adapter is None or found is None:
             return super().forward(x, *args, **kwargs)
-        gate_R = self.lora_gate[adapter].weight
+        W_OD, b_O, A_RD, gate_R, B_OR = found
         if self.scaling[adapter] != 1:
             gate_R = gate_R * self.scaling[adapter]
-        base = self.get_base_layer()
-        A_RD, B_OR = self.lora_A[adapter].weight, self.lora_B[adapter].weight
-        return GatedProduct.apply(x, base.weight, base.bias, A_RD, gate_R, B_OR)
+        return GatedProduct.apply(x, W_OD, b_O, A_RD, gate_R, B_OR)
 
     def _only_adapter(self) -> str | None:
         """The adapter that computes, where it is one that is not merged."""
