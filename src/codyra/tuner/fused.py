@@ -80,8 +80,8 @@ _ORDINARY = (Tensor, nn.Parameter, FakeTensor)
 def operands(layer: LoraLinear, adapter: str) -> Operands | None:
     """What `GatedProduct` multiplies in the place of this layer; None where its parts do more than multiply.
 
-    So it is for Conv1D, quantised and sharded weights, subclasses of nn.Linear, a base or bias that trains, dropout, and
-    anything that watches or replaces the forward of a part. Asked in every forward pass, because hooks come and go.
+    So it is for Conv1D, quantised and sharded weights, subclasses of nn.Linear, a base or bias that trains, dropout,
+    and anything that watches or replaces the forward of a part. Asked in every forward pass: hooks come and go.
     """
     base, dropout = layer.base_layer, layer.lora_dropout[adapter]
     A, gate, B = layer.lora_A[adapter], layer.lora_gate[adapter], layer.lora_B[adapter]
@@ -103,18 +103,14 @@ def operands(layer: LoraLinear, adapter: str) -> Operands | None:
 
 def _is_plain(part: nn.Module) -> bool:
     inside = vars(part)  # nn.Module's own way to an attribute takes longer than a small product
-    if (
+    return not (
         inside["_forward_hooks"]
         or inside["_forward_pre_hooks"]
         or inside["_backward_hooks"]
         or inside["_backward_pre_hooks"]
         or "forward" in inside
-    ):
-        return False
-    for weight in inside["_parameters"].values():
-        if type(weight) not in _ORDINARY and weight is not None:
-            return False
-    return True
+        or any(type(weight) not in _ORDINARY for weight in inside["_parameters"].values() if weight is not None)
+    )
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
