@@ -109,7 +109,9 @@ def _is_plain(part: nn.Module) -> bool:
         or inside["_backward_hooks"]
         or inside["_backward_pre_hooks"]
         or "forward" in inside
-        or any(type(weight) not in _ORDINARY for weight in inside["_parameters"].values() if weight is not None)
+        or any(
+            type(weight) not in _ORDINARY for weight in inside["_parameters"].values() if weight is not None
+        )
     )
 
 
