@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from image_cache import write_images
+from image_cache import read_task, write_images
 from peft import LoraConfig, get_peft_model
 from random_clips import SEED, VIT_B16, class_names, new_family, prompts_of
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from codyra.engine.trainer import batches, train_task
 from codyra.families.dual_encoder import text_to_image_loss
 from codyra.methods import TaskContext, build_method
 from codyra.methods.registry import parse_options
-from codyra.streams import StreamSpec, TaskSpec, build_stream
+from codyra.streams import Task
 from codyra.tuner import short_attention
 
 MODEL = VIT_B16
@@ -36,14 +36,12 @@ LR = 5e-4
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def image_task(folder: Path, num_classes: int) -> Any:
+def image_task(folder: Path, num_classes: int) -> Task:
     """A task with one JPEG of 500 x 375 per class and split."""
     for number, name in enumerate(class_names(0, num_classes)):
         for split in ("train", "test"):
             write_images(folder / split / name, 1, seed=number)
-    spec = StreamSpec(tasks=[TaskSpec(name="photographs", data=f"imagefolder:{folder}")])
-    (task,) = build_stream(spec, seed=SEED, default_prompt="a photo of a {}.")
-    return task
+    return read_task(folder, "a photo of a {}.")
 
 
 class Step(ABC):

@@ -62,8 +62,14 @@ def write_task(folder: Path, num_images: int, seed: int = SEED) -> Task:
     """A task whose test images are photographs of `write_images`."""
     write_images(folder / "train/photograph", 1, seed)
     write_images(folder / "test/photograph", num_images, seed)
+    return read_task(folder, "a {}.")
+
+
+def read_task(folder: Path, prompt: str) -> Task:
+    """The images of `folder`, those of a class in a folder of its own."""
     spec = StreamSpec(tasks=[TaskSpec(name="photographs", data=f"imagefolder:{folder}")])
-    (task,) = build_stream(spec, seed=SEED, default_prompt="a {}.")
+    (task,) = build_stream(spec, seed=SEED, default_prompt=prompt)
+    assert isinstance(task, Task)
     return task
 
 

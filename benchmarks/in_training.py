@@ -38,8 +38,8 @@ class Training:
     ) -> None:
         self.family, self.task = family, task
         self.train = TrainConfig(**(train or {}))
-        options = {"name": "codyra", "targets": "all", "dense_fraction": 0.0, **(method or {})}
-        self.method = build_method(parse_options(options))
+        self.method = build_method(parse_options({"name": "codyra", "dense_fraction": 0.0, **(method or {})}))
+        assert self.method.targets is not None
         self.targets = family.target_modules(self.method.targets)
         self.accelerator = make_accelerator(self.train)
         self.total_steps = total_steps

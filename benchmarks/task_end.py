@@ -67,10 +67,10 @@ def start(args: argparse.Namespace) -> Training:
     """The model of the command line, in training."""
     torch.manual_seed(SEED)
     if args.model in CLIPS:
-        family = new_family(CLIPS[args.model])
+        clip = new_family(CLIPS[args.model])
         side = CLIPS[args.model].vision_config.image_size
-        task = noise_task(args.classes, 4 * args.batch, side)
-        return Training(family, task, {"batch_size": args.batch}, {"r": R}, STEPS)
+        pictures = noise_task(args.classes, 4 * args.batch, side)
+        return Training(clip, pictures, {"batch_size": args.batch}, {"r": R}, STEPS)
     dtype = getattr(torch, args.dtype)
     net: Any = AutoModelForCausalLM.from_config(LANGUAGE_MODELS[args.model], dtype=dtype)
     family = CausalLM(net.eval().requires_grad_(False), word_tokenizer(), AnswerSettings(), {})
