@@ -7,14 +7,13 @@ whatever else the machine does meets all of it alike; ratios are taken within a 
 the model's forward pass nor a download.
 """
 
-import argparse
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from measuring import Rounds, ratios, seconds, spread, table, write
+from measuring import Rounds, new_parser, ratios, seconds, spread, table, write
 from PIL import Image
 
 from codyra.families.dual_encoder import EvaluationInputs
@@ -35,11 +34,8 @@ PLAIN = "row without cache: decode, resize"
 
 
 def main() -> None:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description="Time the input side of scoring with and without the cache.")
+    parser = new_parser(__doc__, rounds=7)
     parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="write every measured figure here")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         task = write_task(Path(folder) / "images", args.images)

@@ -24,7 +24,7 @@ from statistics import median
 import torch
 import yaml
 from image_cache import write_images
-from measuring import Rounds, ratios, seconds, spread, table, write
+from measuring import Rounds, new_parser, ratios, seconds, spread, table, write
 from random_clips import class_names, new_family
 from tiny_llama import new_model, train_tokenizer
 from transformers import CLIPConfig
@@ -45,12 +45,8 @@ CLASSES = 16
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=("clip", "llama"), default=["clip", "llama"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write every measured figure here")
     parser.add_argument("--worker", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
