@@ -59,7 +59,10 @@ class Training:
         self.objective = self.family.start_task(
             self.task, [], text_loss="official", micro_batch_size=self.train.micro_batch_size
         )
-        self._positions = batches(len(self.task.train), self.train.batch_size, private_random(SEED))
+        # With a number of epochs they flow into each other, and no batch is smaller than the others.
+        self.positions = batches(
+            len(self.task.train), self.train.batch_size, private_random(SEED), epochs=10**6
+        )
         self._rng = private_random(SEED)
 
     def step(self) -> None:
@@ -67,7 +70,7 @@ class Training:
         optimizer = self.ctx.optimizer
         assert optimizer is not None
         with self._modes():
-            for batch in self.objective.micro_batches(next(self._positions), self._rng, 0, 1):
+            for batch in self.objective.micro_batches(next(self.positions), self._rng, 0, 1):
                 with self.accelerator.autocast():
                     loss = self.objective.loss(batch)["loss"]
                 loss.backward()
@@ -79,7 +82,7 @@ class Training:
         accelerator = make_accelerator(self.train)  # there is one precision per process, the latest
         with self._modes():
             train_task(
-                self.method, self.ctx, self.objective, self._positions, self.train, SEED, accelerator, log=[]
+                self.method, self.ctx, self.objective, self.positions, self.train, SEED, accelerator, log=[]
             )
 
     @contextmanager
