@@ -5,28 +5,22 @@ images, as training does; all others are given ready-made pixels, which is to th
 """
 
 # Shapes: N images of the batch, C classes, L tokens of the longest prompt, D features
-import random
 import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
 import torch
-from image_cache import write_images
+from image_cache import read_task, write_images
+from in_training import Training
 from peft import LoraConfig, get_peft_model
 from random_clips import SEED, VIT_B16, class_names, new_family, prompts_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import codyra
-from codyra.engine.config import TrainConfig
-from codyra.engine.plan import make_accelerator
-from codyra.engine.trainer import batches, train_task
 from codyra.families.dual_encoder import text_to_image_loss
-from codyra.methods import TaskContext, build_method
-from codyra.methods.registry import parse_options
-from codyra.streams import StreamSpec, TaskSpec, build_stream
-from codyra.tuner import short_attention
+from codyra.streams import Task
 
 MODEL = VIT_B16
 RANK = 16
@@ -36,14 +30,12 @@ LR = 5e-4
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def image_task(folder: Path, num_classes: int) -> Any:
+def image_task(folder: Path, num_classes: int) -> Task:
     """A task with one JPEG of 500 x 375 per class and split."""
     for number, name in enumerate(class_names(0, num_classes)):
         for split in ("train", "test"):
             write_images(folder / split / name, 1, seed=number)
-    spec = StreamSpec(tasks=[TaskSpec(name="photographs", data=f"imagefolder:{folder}")])
-    (task,) = build_stream(spec, seed=SEED, default_prompt="a photo of a {}.")
-    return task
+    return read_task(folder, "a photo of a {}.")
 
 
 class Step(ABC):
@@ -66,23 +58,15 @@ class Codyra(Step):
     def __init__(self, batch: int, classes: int, precision: str) -> None:
         super().__init__(batch, classes, precision)
         self._folder = tempfile.TemporaryDirectory()
-        self._options = TrainConfig(batch_size=batch, precision=precision, lr=LR)
-        self._method = build_method(parse_options({"name": "codyra", "r": RANK, "dense_fraction": 0.0}))
-        encoder = new_family(MODEL).to(DEVICE)
-        assert self._method.targets is not None
-        modules = encoder.target_modules(self._method.targets)
-        self._ctx = TaskContext(encoder.net, modules, [], 0, self.count, None)
-        self._method.before_task(self._ctx)
         task = image_task(Path(self._folder.name) / "images", classes)
-        self.objective = encoder.start_task(task, [], text_loss="official", micro_batch_size=None)
-        self.positions = batches(len(task.train), batch, random.Random(SEED))
+        train = {"batch_size": batch, "precision": precision, "lr": LR}
+        self._training = Training(new_family(MODEL).to(DEVICE), task, train, {"r": RANK}, self.count)
+        self._training.put_adapters_on()
+        self._training.begin()
+        self.objective = self._training.objective
 
     def __call__(self) -> None:
-        with short_attention(self._ctx.net):
-            train_task(
-                self._method, self._ctx, self.objective, self.positions, self._options, SEED,
-                make_accelerator(self._options), [],
-            )  # fmt: skip
+        self._training.all_steps()
 
 
 class OfTheModel(Step):

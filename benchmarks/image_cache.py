@@ -7,19 +7,15 @@ whatever else the machine does meets all of it alike; ratios are taken within a 
 the model's forward pass nor a download.
 """
 
-import argparse
 import os
 import tempfile
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 
 import numpy as np
+from measuring import Rounds, new_parser, ratios, seconds, spread, table, write
 from PIL import Image
 
-from codyra import files
 from codyra.families.dual_encoder import EvaluationInputs
 from codyra.families.evaluation import EvaluationImages
 from codyra.families.images import ImageTransform
@@ -33,13 +29,13 @@ TRANSFORM = ImageTransform(
     SIDE, None, (SIDE, SIDE), Image.Resampling.BICUBIC, 1 / 255, (0.5,) * 3, (0.25,) * 3
 )
 
+PLAIN = "row without cache: decode, resize"
+"""What the others are compared with."""
+
 
 def main() -> None:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description="Time the input side of scoring with and without the cache.")
+    parser = new_parser(__doc__, rounds=7)
     parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="write every measured figure here")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         task = write_task(Path(folder) / "images", args.images)
@@ -53,28 +49,33 @@ def main() -> None:
                 rounds.append({name: 1000 * value / args.images for name, value in measured.items()})
     show(rounds)
     print(f"\n{args.images} JPEGs of 500 x 375, {mean_bytes / 1000:.0f} kB on average; {args.rounds} rounds")
-    if args.json is not None:
-        about = {"images": args.images, "mean_bytes": mean_bytes, "seconds_per_1000_images": rounds}
-        files.write_json(args.json, about)
+    write(args.json, {"images": args.images, "mean_bytes": mean_bytes, "seconds_per_1000_images": rounds})
 
 
 def write_task(folder: Path, num_images: int, seed: int = SEED) -> Task:
     """A task whose test images are photographs of `write_images`."""
     write_images(folder / "train/photograph", 1, seed)
     write_images(folder / "test/photograph", num_images, seed)
+    return read_task(folder, "a {}.")
+
+
+def read_task(folder: Path, prompt: str) -> Task:
+    """The images of `folder`, those of a class in a folder of its own."""
     spec = StreamSpec(tasks=[TaskSpec(name="photographs", data=f"imagefolder:{folder}")])
-    (task,) = build_stream(spec, seed=SEED, default_prompt="a {}.")
+    (task,) = build_stream(spec, seed=SEED, default_prompt=prompt)
+    assert isinstance(task, Task)
     return task
 
 
-def write_images(folder: Path, count: int, seed: int = SEED) -> None:
+def write_images(folder: Path, count: int, seed: int = SEED, size: tuple[int, int] = (500, 375)) -> None:
     """JPEGs with coarse shapes and fine grain, about as large as photographs are."""
+    width, height = size
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     for number in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-        pixels = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC)).astype(np.float32)
-        pixels = np.clip(pixels + rng.normal(0, 10, (375, 500, 1)), 0, 255).astype(np.uint8)
+        pixels = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
+        pixels = np.clip(pixels + rng.normal(0, 10, (height, width, 1)), 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.jpg", quality=85)
 
 
@@ -85,7 +86,7 @@ def measure(task: Task) -> dict[str, float]:
     return {
         "check without cache: decode, in threads": seconds(lambda: check(task)),
         "first run: decode, resize, write, in threads": seconds(lambda: first.prepare([task])),
-        "row without cache: decode, resize": seconds(lambda: read(loose)),
+        PLAIN: seconds(lambda: read(loose)),
         "first row from the cache": seconds(lambda: read(first.of_task(task))),
         "second row from the cache": seconds(lambda: read(first.of_task(task))),
         "second run: map": seconds(lambda: second.prepare([task])),
@@ -107,23 +108,15 @@ def read(images: EvaluationInputs) -> None:
         images.test(order[start : start + BATCH])
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long `work` takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def show(rounds: list[dict[str, float]]) -> None:
+def show(rounds: Rounds) -> None:
     """The table: seconds per 1,000 images, and how many times quicker than a row without the cache."""
-    print("| seconds per 1,000 images | min | median | max | row without cache / this: min | median | max |")
-    print("|---|---|---|---|---|---|---|")
-    for name in rounds[0]:
-        times = [measured[name] for measured in rounds]
-        ratios = [measured["row without cache: decode, resize"] / measured[name] for measured in rounds]
-        cells = [f"{pick(times):.3f}" for pick in (min, median, max)]
-        cells += [f"{pick(ratios):.1f}" for pick in (min, median, max)]
-        print(f"| {name} | {' | '.join(cells)} |")
+    table(
+        ("", "seconds per 1,000 images: min / median / max", "row without cache / this: min / median / max"),
+        [
+            (name, spread([measured[name] for measured in rounds], 3), spread(ratios(rounds, PLAIN, name), 1))
+            for name in rounds[0]
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -12,13 +12,12 @@ import itertools
 import json
 import warnings
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import peft
 import torch
 from lm_memory import ATTENTION, MODELS
-from measuring import in_turn, peak_gib, ratios, spread, table, write
+from measuring import in_turn, new_parser, peak_gib, ratios, spread, table, write
 from transformers import AutoModelForCausalLM
 
 import codyra
@@ -57,17 +56,13 @@ class Side:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = new_parser(__doc__)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--precision", nargs="+", choices=["float32", "bf16"], default=["float32", "bf16"])
     parser.add_argument("--rank", nargs="+", type=int, default=[8, 16])
     parser.add_argument("--model", choices=MODELS, default="100M")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=512)
-    parser.add_argument("--json", type=Path, help="write every measured figure here")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     warnings.simplefilter("ignore")  # of libraries about each other

@@ -4,6 +4,7 @@ Every round measures everything once, in turn, so that whatever else the machine
 within a round are compared; absolute figures are there to know the order of magnitude.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -24,6 +25,15 @@ GIB = 2**30
 
 Rounds = list[dict[str, float]]
 """One dict per round: what was measured under each name."""
+
+
+def new_parser(about: str | None, rounds: int | None = 5) -> argparse.ArgumentParser:
+    """What every script has: `about`, its docstring, as help, `--json`, and `--rounds` where it takes turns."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if rounds is not None:
+        parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--json", type=Path, help="write every measured figure here")
+    return parser
 
 
 def seconds(work: Callable[[], object]) -> float:

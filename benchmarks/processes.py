@@ -17,20 +17,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
 import yaml
-from PIL import Image
-from tiny_llama import train_tokenizer
-from transformers import AutoTokenizer, CLIPConfig, CLIPModel, LlamaConfig, LlamaForCausalLM
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from image_cache import write_images
+from measuring import Rounds, new_parser, ratios, seconds, spread, table, write
+from random_clips import class_names, new_family
+from tiny_llama import new_model, train_tokenizer
+from transformers import CLIPConfig
 
 from codyra import files
-from codyra.engine.config import BUILTIN_MODELS, load_config
+from codyra.engine.config import load_config
 from codyra.engine.plan import make_plan
 from codyra.engine.progress import Narrator
 from codyra.engine.rng import seeded_torch
@@ -41,21 +41,19 @@ BATCH, WARM_UP, STEPS = 32, 2, 5
 TESTS = 64
 WAYS = ("one process", "two processes", "unconnected")
 TOWER = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6, "num_attention_heads": 6}
-SIDE, CLASSES = 112, 16
+CLASSES = 16
 
 
 def main() -> None:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description="Time two processes against one at the same global batch.")
+    parser = new_parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=("clip", "llama"), default=["clip", "llama"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write every measured figure here")
-    parser.add_argument("--worker", nargs=2, type=Path, metavar=("CONFIG", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         work(*args.worker)
         return
-    seconds: dict[str, list[dict[str, float]]] = {}
+    torch.set_num_threads(1)
+    taken: dict[str, Rounds] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ |= {"OMP_NUM_THREADS": "1", "CODYRA_CACHE_DIR": str(folder / "cache")}
@@ -66,10 +64,14 @@ def main() -> None:
                 measured = {way: measure(folder / model, way) for way in WAYS}
                 for kind in ("step", "scoring"):
                     figures = {way: of_way[kind] for way, of_way in measured.items()}
-                    seconds.setdefault(f"{model}, {kind}", []).append(figures)
-    show(seconds)
-    if args.json is not None:
-        files.write_json(args.json, {"batch": BATCH, "tests": TESTS, "seconds": seconds})
+                    taken.setdefault(f"{model}, {kind}", []).append(figures)
+    rows = [
+        (what, way, spread([one[way] for one in rounds]), spread(ratios(rounds, way, WAYS[0])))
+        for what, rounds in taken.items()
+        for way in WAYS
+    ]
+    table(("", "", "seconds: min / median / max", "this / one process: min / median / max"), rows)
+    write(args.json, {"batch": BATCH, "tests": TESTS, "seconds": taken})
 
 
 def measure(folder: Path, way: str) -> dict[str, float]:
@@ -94,8 +96,7 @@ def work(config: Path, out: Path) -> None:
     starts: list[float] = []
 
     def timed() -> Iterator[list[int]]:
-        order = batches(len(plan.tasks[0].train), resolved.train.batch_size, random.Random(SEED))
-        for positions in order:
+        for positions in batches(len(plan.tasks[0].train), resolved.train.batch_size, random.Random(SEED)):
             starts.append(time.perf_counter())
             yield positions
 
@@ -104,35 +105,21 @@ def work(config: Path, out: Path) -> None:
         plan.method.before_task(ctx)
     train_task(plan.method, ctx, ctx.data, timed(), resolved.train, SEED, plan.accelerator, log=[])
     plan.method.after_task(ctx)
-    steps = np.diff(starts)[WARM_UP:]
+    steps = [following - start for start, following in pairwise(starts)][WARM_UP:]
     plan.accelerator.wait_for_everyone()
-    begun = time.perf_counter()
-    plan.family.score(plan.tasks, resolved.train.eval_batch_size)
+    scoring = seconds(lambda: plan.family.score(plan.tasks, resolved.train.eval_batch_size))
     if plan.accelerator.is_main_process:
-        files.write_json(out, {"step": float(np.median(steps)), "scoring": time.perf_counter() - begun})
+        files.write_json(out, {"step": median(steps), "scoring": scoring})
 
 
 def write_clip(folder: Path) -> None:
-    """A CLIP of 22 million parameters with the tokenizer of the built-in one, and pictures of noise."""
-    tokenizer = AutoTokenizer.from_pretrained(
-        str(resources.files("codyra") / BUILTIN_MODELS["builtin:tiny-clip"])
-    )
-    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    torch.manual_seed(SEED)
-    config = CLIPConfig(
-        text_config=TOWER | special | {"vocab_size": len(tokenizer), "pad_token_id": 0},
-        vision_config=TOWER | {"image_size": SIDE, "patch_size": 16},
-    )
-    CLIPModel(config).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    size = {"height": SIDE, "width": SIDE}
-    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=size).save_pretrained(folder / "model")
-    rng = np.random.default_rng(SEED)
-    for split, count in (("train", BATCH), ("test", TESTS)):
-        for number in range(2 * count):
-            place = folder / "data" / split / f"kind {number % CLASSES}"
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 256, (160, 200, 3), dtype=np.uint8)).save(place / f"{number}.jpg")
+    """A CLIP of two such towers, and small pictures."""
+    vision = TOWER | {"image_size": 112, "patch_size": 16}
+    new_family(CLIPConfig(text_config=TOWER, vision_config=vision)).save(folder / "model")
+    for split, count in (("train", 2 * BATCH), ("test", TESTS)):
+        for number, name in enumerate(class_names(0, CLASSES)):
+            place = folder / "data" / split / name
+            write_images(place, count // CLASSES, seed=number, size=(200, 160))
     write_configs(folder, {"data": f"imagefolder:{folder / 'data'}"}, {"eval_batch_size": 8})
 
 
@@ -150,10 +137,9 @@ def write_llama(folder: Path) -> None:
         texts += [f"{record['prompt']} {record['answer']}" for record in records]
         (folder / "data" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, records)))
     tokenizer = train_tokenizer(texts)
-    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     torch.manual_seed(SEED)
-    shape = TOWER | {"num_hidden_layers": 7, "max_position_embeddings": 512, "vocab_size": len(tokenizer)}
-    LlamaForCausalLM(LlamaConfig(**shape, **special)).save_pretrained(folder / "model")
+    model = new_model(tokenizer, **TOWER | {"num_hidden_layers": 7}, tie_word_embeddings=False)
+    model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     # One process computes in two parts what two processes compute in one each.
     train = {"micro_batch_size": BATCH // 2, "eval_batch_size": 8}
@@ -170,19 +156,6 @@ def write_configs(folder: Path, of_task: dict, train: dict) -> None:
             "stream": {"tasks": [{"name": "task", "test_examples": TESTS // share} | of_task]},
         }
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
-
-
-def show(seconds: dict[str, list[dict[str, float]]]) -> None:
-    """The table: seconds, and the share of one process's time."""
-    print("| | | seconds: min | median | max | this / one process: min | median | max |")
-    print("|---|---|---|---|---|---|---|---|")
-    for what, rounds in seconds.items():
-        for way in WAYS:
-            times = [figures[way] for figures in rounds]
-            ratios = [figures[way] / figures[WAYS[0]] for figures in rounds]
-            cells = [f"{pick(times):.2f}" for pick in (min, median, max)]
-            cells += [f"{pick(ratios):.2f}" for pick in (min, median, max)]
-            print(f"| {what} | {way} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

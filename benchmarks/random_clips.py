@@ -1,6 +1,5 @@
 """CLIPs with random weights and tasks for them, so that a measurement needs no download and can be repeated."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from codyra.families import ImageTextEncoder
 from codyra.streams import Task
+from codyra.streams.images import ImageInput
 from codyra.streams.stream import Split
 
 SEED = 0
@@ -100,23 +100,30 @@ def prompts_of(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"a photo of a {name}." for name in names)
 
 
-@dataclass(frozen=True)
-class NoiseImage:
+@dataclass(frozen=True, slots=True)
+class NoiseImage(ImageInput):
     """What a training step reads in the place of a file that was decoded before."""
 
-    name: str
     side: int
+    key: str
+
+    @property
+    def name(self) -> str:
+        return self.key
+
+    def digest(self) -> str:
+        return f"{self.side} {self.key}"
 
     def open(self) -> Image.Image:
-        rng = np.random.default_rng([SEED, *self.name.encode()])
+        rng = np.random.default_rng([SEED, *self.key.encode()])
         return Image.fromarray(rng.integers(0, 256, (self.side, self.side, 3), dtype=np.uint8))
 
 
 def noise_task(num_classes: int, num_examples: int, side: int) -> Task:
     """A task to be trained on, `num_examples` pictures of noise."""
-    images = tuple(NoiseImage(f"{number}", side) for number in range(num_examples))
+    images = tuple(NoiseImage(side, f"{number}") for number in range(num_examples))
     labels = tuple(number % num_classes for number in range(num_examples))
-    split = Split(images, labels, hashlib.sha256(repr((num_examples, side)).encode()).hexdigest())
+    split = Split(images, labels, fingerprint=f"{num_examples} {side}")
     names = class_names(0, num_classes)
     prompts = prompts_of(names)
     return Task(

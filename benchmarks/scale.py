@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from image_cache import write_images
 from in_training import Training
-from measuring import in_turn, ratios, spread, table, write
+from measuring import in_turn, new_parser, ratios, spread, table, write
 from random_clips import MODELS, class_names, new_family, noise_task
 
 import codyra
@@ -47,17 +47,13 @@ UNITS = {"seconds": 1e-3, "folder_bytes": 1e3, "resident_bytes": 1e6}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=[*SWEEPS, "tasks"], default=[*SWEEPS, "tasks"])
     parser.add_argument("--tasks", type=int, default=50)
     parser.add_argument("--steps", type=int, default=8, help="of every task")
     parser.add_argument("--repeats", type=int, default=5, help="runs of one task")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--values", type=int, default=9, help="of every sweep at most so many")
     parser.add_argument("--model", choices=MODELS, default="small")
-    parser.add_argument("--json", type=Path, help="write every measured figure here")
     args = parser.parse_args()
     figures: dict[str, Any] = {"model": args.model}
     rows = []

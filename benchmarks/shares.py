@@ -8,15 +8,13 @@ those of the floor are its own; both over the rate of square products, by torch'
 takes.
 """
 
-import argparse
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from clip_steps import RANK, STEPS, CodyraInPeft, Floor
-from measuring import seconds, table, write
+from measuring import new_parser, seconds, table, write
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -42,11 +40,9 @@ ROWS = (
 
 
 def main() -> None:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description="Say where the time of a training step goes.")
+    parser = new_parser(__doc__, rounds=None)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--json", type=Path, help="write every measured figure here")
     args = parser.parse_args()
     figures = {}
     for precision in ("fp32", "bf16"):

@@ -8,27 +8,21 @@ system counts it.
 """
 
 import argparse
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from clip_steps import STEPS
-from measuring import in_turn, peak_gib, ratios, spread, table, write
+from measuring import in_turn, new_parser, peak_gib, ratios, spread, table, write
 
 OURS = "codyra"
 
 
 def main() -> None:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser(
-        description="Time a training step of CLIP and of what codyra is compared with."
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), metavar="ROW")
-    parser.add_argument("--json", type=Path, help="write every measured figure here")
     parser.add_argument(
         "--alone", action="store_true", help="take three steps of the first row; for its memory"
     )

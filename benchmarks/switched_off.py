@@ -9,13 +9,12 @@ that of a process that takes three steps and nothing else.
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest import mock
 
 from clip_steps import CodyraInPeft
-from measuring import in_turn, peak_gib, ratios, spread, table, write
+from measuring import in_turn, new_parser, peak_gib, ratios, spread, table, write
 
 from codyra.tuner import GatedLinear, attention, model, products
 
@@ -23,13 +22,10 @@ ALL = "everything on"
 
 
 def main() -> None:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description="Time a training step without each optimisation.")
+    parser = new_parser(__doc__)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
-    parser.add_argument("--json", type=Path, help="write every measured figure here")
     parser.add_argument("--alone", choices=SWITCHES, help="take three steps of this; for its memory")
     args = parser.parse_args()
     if args.alone is not None:

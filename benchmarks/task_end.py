@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from in_training import Training
 from lm_memory import MODELS, Case, word_tokenizer, words_task
-from measuring import Rounds, ratios, seconds, spread, table, write
+from measuring import Rounds, new_parser, ratios, seconds, spread, table, write
 from random_clips import MODELS as CLIPS
 from random_clips import new_family, noise_task
 from transformers import AutoModelForCausalLM
@@ -36,17 +36,13 @@ LANGUAGE_MODELS = {f"{name}-lm" if name in CLIPS else name: config for name, con
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--model", choices=[*CLIPS, *LANGUAGE_MODELS], default="ViT-B/16")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the weights")
     parser.add_argument("--tasks", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=512)
-    parser.add_argument("--json", type=Path, help="write every measured figure here")
     args = parser.parse_args()
     training = start(args)
     with tempfile.TemporaryDirectory() as folder:
@@ -67,10 +63,10 @@ def start(args: argparse.Namespace) -> Training:
     """The model of the command line, in training."""
     torch.manual_seed(SEED)
     if args.model in CLIPS:
-        family = new_family(CLIPS[args.model])
+        clip = new_family(CLIPS[args.model])
         side = CLIPS[args.model].vision_config.image_size
-        task = noise_task(args.classes, 4 * args.batch, side)
-        return Training(family, task, {"batch_size": args.batch}, {"r": R}, STEPS)
+        pictures = noise_task(args.classes, 4 * args.batch, side)
+        return Training(clip, pictures, {"batch_size": args.batch}, {"r": R}, STEPS)
     dtype = getattr(torch, args.dtype)
     net: Any = AutoModelForCausalLM.from_config(LANGUAGE_MODELS[args.model], dtype=dtype)
     family = CausalLM(net.eval().requires_grad_(False), word_tokenizer(), AnswerSettings(), {})

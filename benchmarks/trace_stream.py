@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1234)
     args = parser.parse_args()
-    rates = {"lora": 2e-3, "lora-continue": 2e-3, "codyra": 2e-3, "zero_shot": 2e-3}
+    rates = dict.fromkeys(METHODS, 2e-3)
     rates |= {name: float(rate) for name, rate in (item.split("=") for item in args.lr)}
     folders = []
     for method in args.methods:

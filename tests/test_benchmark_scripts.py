@@ -63,6 +63,24 @@ def test_codyra_is_measured_beside_lora(measured):
     assert len(rows) == 2
 
 
+def test_two_processes_are_measured_beside_one(measured, monkeypatch):
+    module = importlib.import_module("processes")
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    for name, small in {"BATCH": 4, "TESTS": 4, "CLASSES": 2, "TOWER": tower}.items():
+        monkeypatch.setattr(module, name, small)
+    figures, rows = measured("processes", "--rounds", "1")
+    assert list(figures["seconds"]) == ["clip, step", "clip, scoring", "llama, step", "llama, scoring"]
+    assert all(figures["seconds"][name][0].keys() == set(module.WAYS) for name in figures["seconds"])
+    assert len(rows) == 12
+    assert all(row[-1] == "1.00 / 1.00 / 1.00" for row in rows[::3])
+
+
+def test_the_cache_of_test_images_is_measured_beside_decoding(measured):
+    figures, rows = measured("image_cache", "--images", "4", "--rounds", "2")
+    assert len(figures["seconds_per_1000_images"]) == 2
+    assert [row[-1] for row in rows if row[0].startswith("row without cache")] == ["1.0 / 1.0 / 1.0"]
+
+
 def test_a_sweep_compares_with_its_first_value(measured):
     figures, rows = measured("scale", "--model", "tiny", "--only", "ranks", "--values", "2", "--rounds", "2")
     assert list(figures["ranks"][0]) == ["4", "8"]

@@ -62,6 +62,14 @@ def test_every_step_learns_but_the_floor(script):
             assert (moved == []) == (name == "floor")
 
 
+def test_every_step_has_a_whole_batch(script):
+    clips, in_training = script("random_clips"), script("in_training")
+    task = clips.noise_task(3, 5, 32)
+    training = in_training.Training(clips.new_family(clips.TINY), task, {"batch_size": 4}, {"r": 2})
+    training.begin()
+    assert {len(next(training.positions)) for _ in range(5)} == {4}
+
+
 def test_step_alone(script, monkeypatch, capsys):
     module = script("step")
     monkeypatch.setattr(
