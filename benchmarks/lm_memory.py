@@ -361,6 +361,7 @@ def closed_form(case: Case) -> Parts:
     autocast = case.precision == "bf16"
     computed = 2 if autocast else stored
     cast = 2 if autocast and stored == 4 else 0  # bytes of every weight that is used
+    of_adapter = 2 if autocast else 4
 
     num_linear = sum(inside * outside for inside, outside in linears.values())
     per_linear = {None: stored, "8bit": 1, "4bit": 0.5 + 4 / BLOCK}[case.quantize]
@@ -371,26 +372,36 @@ def closed_form(case: Case) -> Parts:
     adapters = 4 * layers * case.r * sum(sum(linears[name]) + 1 for name in adapted)
     base_copy = stored * layers * sum(linears[name][0] * linears[name][1] for name in adapted)
 
-    # What a block keeps of a token: inputs of its two norms; q, k, v, attention's result; three widths of the MLP; the
-    # inputs of adapters, which in float32 are shared by q, k, v and by gate, up and else are casts of their own.
-    if computed == 4:
-        inputs = 4 * sum(
-            width
-            for width, users in ((D, "qkv"), (D, "gu"), (F, "d"))
-            if any(name[0] in users for name in adapted)
+    # What a block keeps of a token: inputs of its two norms; q, k, v, attention's result; three widths of the MLP;
+    # inputs of adapters, which linears that read the same share unless each casts its own; and these times A.
+    if case.quantize:
+        inputs = of_adapter * sum(linears[name][0] for name in adapted)
+    elif cast:  # attention's result is in 16 bit already
+        inputs = cast * sum(linears[name][0] for name in adapted if name != "o_proj")
+    else:
+        readers = ((D, "qkv"), (D, "gu"), (F, "d"))
+        inputs = computed * sum(
+            width for width, letters in readers if any(name[0] in letters for name in adapted)
         )
-    else:
-        inputs = (2 if autocast else 4) * sum(linears[name][0] for name in adapted)
-    ranks = 2 * (2 if autocast else 4) * case.r * len(adapted)  # before and behind the gate
-    kept = 2 * 4 * D + computed * (2 * Q + 2 * K + 3 * F) + inputs + ranks
+    low = of_adapter * case.r * len(adapted) * (2 if case.quantize else 1)  # there also behind the gate
+    kept = 2 * 4 * D + computed * (2 * Q + 2 * K + 3 * F) + inputs + low
     tokens = case.micro_batch * (case.prompt + case.answer - 1)
-    block = tokens * kept + cast * num_linear
+    casts = cast * num_linear + (adapters // (2 * layers) if autocast else 0)
+    block = tokens * kept + casts
+    # Beside what is kept, in the backward pass of a block: three gradients of the width of the MLP; or one and, where
+    # an adapter is wider than the rest, two sums in float32; or a weight that is widened.
+    backward = 3 * computed * tokens * F
+    if case.quantize:
+        backward = max(backward, computed * D * F)
+    elif "down_proj" in adapted and of_adapter > computed:
+        backward = (computed + 2 * 4) * tokens * F
+    # Logits, their gradient, a few positions of both in float32; the input of the last norm.
     head = V * (2 * computed * case.micro_batch * case.answer + 3 * 4 * POSITIONS_AT_ONCE + cast * D)
-    widened = computed * max(inside * outside for inside, outside in linears.values()) if case.quantize else 0
+    head += 4 * tokens * D
     if case.checkpointing:
-        rest = tokens * layers * stored * D + max(head, block + tokens * 2 * computed * F + widened)
+        rest = tokens * layers * stored * D + max(head, block + backward)
     else:
-        rest = layers * block + max(head, widened)
+        rest = layers * block + max(head, backward)
     return Parts(weights, adapters, adapters, 2 * adapters, rest, base_copy)
 
 
@@ -439,7 +450,7 @@ def predicted_table(names: Iterable[str], changes: dict[str, Any]) -> list[dict[
             peaks = " | ".join(f"{parts.peak / GIB:.1f}" for parts in line)
             print(f"| {name} | {format_} | {copies} | {peaks} |", flush=True)
     ratios = sorted(entry["formula"]["peak"] / entry["predicted"]["peak"] for entry in rows)
-    print(f"\nGiB; formula / prediction {ratios[0]:.2f} to {ratios[-1]:.2f}")
+    print(f"\nGiB; formula / prediction {ratios[0]:.3f} to {ratios[-1]:.3f}")
     return rows
 
 

@@ -54,16 +54,27 @@ def test_tensors_without_memory_count_as_those_with(case):
     "options",
     [
         {},
+        {"precision": "bf16"},
         {"r": 16, "targets": "all", "dtype": "bfloat16"},
         {"dtype": "bfloat16", "quantize": "4bit", "precision": "bf16"},
     ],
 )
-def test_the_formula_is_exact_but_for_activations_and_near_for_those(options):
-    case = tiny(**options)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_formula_is_exact_but_for_activations_and_near_for_those(options, checkpointing):
+    case = tiny(**options, checkpointing=checkpointing)
     predicted, formula = lm_memory.predict(case), lm_memory.closed_form(case)
     for part in ("weights", "adapters", "gradients", "moments", "base_copy"):
         assert getattr(predicted, part) == getattr(formula, part), part
-    assert predicted.rest == pytest.approx(formula.rest, rel=0.2)
+    # Beside a single layer as small as that, what the formula leaves out is seen.
+    assert predicted.rest == pytest.approx(formula.rest, rel=0.2 if checkpointing else 0.02)
+
+
+@pytest.mark.slow  # two seconds each
+@pytest.mark.parametrize("options", lm_memory.FORMATS.values(), ids=lm_memory.FORMATS)
+@pytest.mark.parametrize("setting", lm_memory.SETTINGS.values(), ids=lm_memory.SETTINGS)
+def test_the_formula_is_near_the_prediction_of_a_model_of_use(options, setting):
+    case = Case("100M", **options, **setting)
+    assert 0.985 < lm_memory.closed_form(case).peak / lm_memory.predict(case).peak < 1.01
 
 
 def test_recomputing_saves_activations_and_nothing_else():

@@ -18,6 +18,7 @@ from codyra.tuner import CodyraConfig, ProximalStep, param_groups
 from codyra.update import (
     PrimalHead,
     TaskUpdate,
+    add_updates,
     compose,
     consolidate,
     rounding_loss,
@@ -277,6 +278,19 @@ def test_kinds_compose():
     torch.testing.assert_close(base, weights(net), atol=0, rtol=0)
     write_weights(net, composed)
     torch.testing.assert_close(weights(net), composed, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_updates_add_up_in_place_as_they_compose(dtype):
+    net = TwoLayers().to(dtype)
+    base, summed = weights(net), weights(net)
+    held = dict(summed)
+    shift = TaskUpdate("dense", tensors={"second.bias": torch.ones(4), "first.weight": torch.ones(8, 6)})
+    updates = [low_rank(), TaskUpdate.none(), shift, UPDATES["head"](), low_rank()]
+    add_updates(net, summed, iter(updates))
+    for name, weight in compose(net, base, updates).items():
+        assert torch.equal(summed[name], weight)
+        assert summed[name] is held[name]
 
 
 def test_no_updates_compose_to_the_base():

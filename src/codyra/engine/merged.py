@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from codyra.families import Family
-from codyra.update import TaskUpdate, compose
+from codyra.update import TaskUpdate, add_updates, compose
 
 
 class MergedNetwork:
@@ -42,13 +42,22 @@ class MergedNetwork:
 
     def put_tasks(self, num_tasks: int) -> dict[str, Tensor]:
         """Make the network the one after the first `num_tasks` tasks; its weights, on the CPU."""
-        start, done = self._base, 0
-        if self._can_go_on(num_tasks):
-            net, done = self._family.net, self._num_tasks or 0
-            start = {name: net.get_parameter(name).detach().cpu() for name in self._base}
+        done = self._num_tasks if self._can_go_on(num_tasks) else None
         self._num_tasks = None  # until all is written
-        weights = self._write(start, map(self._read, range(done, num_tasks)))
+        if done is None:
+            weights = self._write(self._base, map(self._read, range(num_tasks)))
+        else:
+            weights = self._go_on(done, num_tasks)
         self._num_tasks = num_tasks
+        return weights
+
+    def _go_on(self, done: int, num_tasks: int) -> dict[str, Tensor]:
+        """From the network after `done` tasks; beside the base there is one copy of its weights on the CPU."""
+        net, more = self._family.net, done < num_tasks
+        weights = {name: net.get_parameter(name).detach().to("cpu", copy=more) for name in self._base}
+        if more:
+            add_updates(net, weights, map(self._read, range(done, num_tasks)))
+            self._family.write_weights(weights)
         return weights
 
     def _can_go_on(self, num_tasks: int) -> bool:

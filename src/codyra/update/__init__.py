@@ -5,6 +5,7 @@ from codyra.update.finish import finish_task
 from codyra.update.head import HEAD_FILE, DualHead, Head, PrimalHead, expanded, gaussian_kernel, head_of
 from codyra.update.merge import (
     Architecture,
+    add_updates,
     architecture,
     compose,
     consolidate,
@@ -24,6 +25,7 @@ __all__ = [
     "Kind",
     "PrimalHead",
     "TaskUpdate",
+    "add_updates",
     "architecture",
     "compose",
     "consolidate",

@@ -38,6 +38,24 @@ def compose(net: nn.Module, base: Mapping[str, Tensor], updates: Iterable[TaskUp
     }
 
 
+def add_updates(net: nn.Module, weights: Mapping[str, Tensor], updates: Iterable[TaskUpdate]) -> None:
+    """What `compose` gives where nothing is cast, summed into the weights themselves: to the last bit the same.
+
+    Args:
+        net: as for `compose`.
+        weights: {parameter name: tensor} of everything an update may touch, float32 or float64; changed in place.
+        updates: iterated once; none of them is "cumulative".
+
+    Raises:
+        UserError: as `compose`; updates before that one are added.
+    """
+    sums = dict(weights)
+    for update in updates:
+        assert update.kind != "cumulative"
+        if update.kind != "head":
+            _add(net, weights, sums, update)
+
+
 def rounding_loss(net: nn.Module, base: Mapping[str, Tensor], updates: Iterable[TaskUpdate]) -> float:
     """Share of the summed update dW lost in the cast of `compose`: 1 - <cast(base + dW) - base, dW> / |dW|^2.
 
@@ -121,7 +139,6 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-@torch.no_grad()
 def _exact_sums(
     net: nn.Module, base: Mapping[str, Tensor], updates: Iterable[TaskUpdate]
 ) -> dict[str, Tensor]:
@@ -138,6 +155,7 @@ def _exact_sums(
     return sums
 
 
+@torch.no_grad()
 def _add(net: nn.Module, base: Mapping[str, Tensor], sums: dict[str, Tensor], update: TaskUpdate) -> None:
     modules = dict(net.named_modules())
     for name, (A_KD, B_OK) in update.factors.items():
