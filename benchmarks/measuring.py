@@ -51,10 +51,12 @@ def _wait_for_gpu() -> None:
 
 
 def in_turn(works: Mapping[str, Callable[[], object]], rounds: int) -> Rounds:
-    """Seconds of everything, `rounds` times, after one round that does not count."""
+    """Seconds of everything, `rounds` times, after one round that does not count; each round begins with another."""
     for work in works.values():
         work()
-    return [{name: seconds(work) for name, work in works.items()} for _ in range(rounds)]
+    names = list(works)
+    orders = [names[start:] + names[:start] for start in (number % len(names) for number in range(rounds))]
+    return [{name: seconds(works[name]) for name in order} for order in orders]
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

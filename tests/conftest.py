@@ -35,6 +35,14 @@ def write_pictures(folder: Path, classes: list[str], train: int = 8, test: int =
     return folder
 
 
+@pytest.fixture(autouse=True)
+def small_layers_are_fused(monkeypatch):
+    """The networks of the tests are tiny, and it is the step of the large ones that is to be tested."""
+    from codyra.tuner import GatedLinear
+
+    monkeypatch.setattr(GatedLinear, "smallest_fused", 0)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory):
     """Caches of this process and its children lie here, never in the home of whoever runs the tests."""

@@ -2,8 +2,9 @@
 
     python examples/ray/map_runs.py examples/runs.txt --out /shared/runs --gpus 1
 
-Every run is a process of its own, so that its memory is its own. The folder must be the same on all machines. The same
-command goes on: finished runs stay, others continue inside their task. Needs `pip install ray`.
+Every run is a process of its own, so that its memory is its own. The folder and the directory of the call must be the
+same on all machines. The same command goes on: finished runs stay, others continue inside their task. Needs
+`pip install ray`.
 """
 
 import argparse
@@ -29,7 +30,8 @@ def main() -> None:
     parser.add_argument("--cpus", type=float, default=1, help="of every run")
     parser.add_argument("--gpus", type=float, default=0, help="of every run; 0.5 puts two on one")
     args = parser.parse_args()
-    lines = [line.split() for line in args.list.read_text().splitlines() if line and not line.startswith("#")]
+    entries = [line.split() for line in args.list.read_text().splitlines()]
+    lines = [words for words in entries if words and not words[0].startswith("#")]
     out = args.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
 

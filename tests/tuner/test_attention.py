@@ -145,3 +145,17 @@ def test_another_choice_of_the_user_stays():
     assert net.config._attn_implementation == "eager"
     with short_attention(nn.Linear(2, 2)):
         pass
+
+
+def test_a_tower_may_have_another_choice():
+    net = tiny_clip()
+    net.set_attn_implementation({"vision_config": "eager"})
+
+    def choices():
+        return [module.config._attn_implementation for module in (net, net.text_model, net.vision_model)]
+
+    before = choices()
+    assert before == ["sdpa", "sdpa", "eager"]
+    with short_attention(net):
+        assert choices() == [NAME, NAME, "eager"]
+    assert choices() == before

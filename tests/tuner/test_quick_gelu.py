@@ -40,6 +40,28 @@ def test_gradient_is_the_derivative():
     assert torch.autograd.gradcheck(LeanQuickGELU(QuickGELUActivation()), (x,))
 
 
+def test_second_derivatives_and_those_of_many_at_once():
+    original = QuickGELUActivation()
+    x = torch.linspace(-3, 3, 5, dtype=torch.float64)
+    for activation in (
+        lambda x: LeanQuickGELU(original)(x).sum(),
+        lambda x: LeanQuickGELU(original)(x).square().sum(),
+    ):
+        assert torch.autograd.gradgradcheck(activation, (x.clone().requires_grad_(),))
+    ours = torch.autograd.functional.jacobian(LeanQuickGELU(original), x, vectorize=True)
+    torch.testing.assert_close(ours, torch.autograd.functional.jacobian(original, x))
+    singly = torch.func.vmap(torch.func.grad(LeanQuickGELU(original)))(x)
+    torch.testing.assert_close(singly, ours.diagonal())
+
+
+@pytest.mark.parametrize("kind", ["register_forward_pre_hook", "register_full_backward_hook"])
+def test_an_activation_that_is_heard_stays(kind):
+    net = nn.Sequential(QuickGELUActivation(), QuickGELUActivation())
+    getattr(net[0], kind)(lambda *args: None)
+    make_lean(net)
+    assert [type(child) for child in net] == [QuickGELUActivation, LeanQuickGELU]
+
+
 def test_only_the_input_is_kept():
     kept = []
     x = torch.randn(30, requires_grad=True)

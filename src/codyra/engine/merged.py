@@ -41,7 +41,10 @@ class MergedNetwork:
         return self._write(self._base, updates)
 
     def put_tasks(self, num_tasks: int) -> dict[str, Tensor]:
-        """Make the network the one after the first `num_tasks` tasks; its weights, on the CPU."""
+        """Make the network the one after the first `num_tasks` tasks; its weights, on the CPU.
+
+        They may be the network's own, or the base's: to be read, and not after the network changes.
+        """
         done = self._num_tasks if self._can_go_on(num_tasks) else None
         self._num_tasks = None  # until all is written
         if done is None:
@@ -61,7 +64,7 @@ class MergedNetwork:
         return weights
 
     def _can_go_on(self, num_tasks: int) -> bool:
-        """Whether the network holds what the first `num_tasks` tasks lead to, or lead to by way of."""
+        """Whether the network holds that state, or an earlier one to which the updates can still be added."""
         if not self._readable or self._num_tasks is None:
             return False
         return self._num_tasks == num_tasks or (self._adds_up and self._num_tasks < num_tasks)

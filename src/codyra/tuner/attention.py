@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from codyra.tuner.followed import is_followed, refuse_second_derivatives
 
 NAME = "codyra"
 
@@ -39,8 +40,8 @@ class ShortAttention(torch.autograd.Function):
             return shares @ v
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives('set_attn_implementation("eager") of the network')
         q, k, v, shares = ctx.saved_tensors
         dscores = torch._softmax_backward_data(grad @ v.mT, shares, -1, shares.dtype).mul_(ctx.scale)
         return dscores @ k, dscores.mT @ q, shares.mT @ grad, None, None
@@ -74,7 +75,7 @@ def _gains(query: Tensor, key: Tensor) -> bool:
         and query.shape == key.shape  # neither a cache nor shared key heads
         and query.shape[2] <= LONGEST
         and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
+        and not is_followed()
     )
 
 
@@ -85,13 +86,19 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 @contextmanager
 def short_attention(net: nn.Module) -> Iterator[None]:
     """While this is open, a network of transformers that computes attention by "sdpa" does so by "codyra"."""
-    changed: Any = (
-        net if getattr(getattr(net, "config", None), "_attn_implementation", None) == "sdpa" else None
-    )
-    if changed is not None:
-        changed.set_attn_implementation(NAME)
+    if getattr(getattr(net, "config", None), "_attn_implementation", None) != "sdpa":
+        yield
+        return
+    changed: Any = net
+    modules: list[Any] = [module for module in net.modules() if hasattr(module, "config")]
+    configs = {id(module.config): module.config for module in modules}
+    before = [(config, config._attn_implementation) for config in configs.values()]
+    changed.set_attn_implementation(NAME)
     try:
+        for config, name in before:  # a tower may have another choice of the user's
+            if name != "sdpa":
+                config._attn_implementation = name
         yield
     finally:
-        if changed is not None:
-            changed.set_attn_implementation("sdpa")
+        for config, name in before:  # the network's own is the first, and sets those of its towers
+            config._attn_implementation = name

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from codyra.tuner.compat import BaseTuner, LoraLayer, LoraLinear, LoraVariant
 from codyra.tuner.config import CodyraConfig, GateInit
-from codyra.tuner.fused import GatedProduct, operands
+from codyra.tuner.fused import GatedProduct, Operands, operands
 
 
 class Gate(nn.Module):
@@ -98,6 +98,8 @@ class GatedLinear(LoraLinear):
     adapter_layer_names = (*LoraLayer.adapter_layer_names, "lora_gate")
     fused = True
     """Whether `forward` may take one step of autograd for all parts; `GatedLinear.fused = False` shows each of them."""
+    smallest_fused = 2**25
+    """Multiplications N * D * O of the base; below it a step of our own takes longer than the parts do."""
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: CodyraConfig, **kwargs: Any) -> None:
         super().__init__(base_layer, adapter_name, config=config, **kwargs)
@@ -115,16 +117,24 @@ class GatedLinear(LoraLinear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(..., D) to (..., O): in one step where that gives the same (fused.py), else part by part."""
-        adapter = self._only_adapter()
-        found = None
-        if self.fused and adapter is not None and not args and not kwargs:
-            found = operands(self, adapter)
-        if adapter is None or found is None:
+        found = None if args or kwargs else self._operands(x)
+        if found is None:
             return super().forward(x, *args, **kwargs)
         W_OD, b_O, A_RD, gate_R, B_OR = found
-        if self.scaling[adapter] != 1:
-            gate_R = gate_R * self.scaling[adapter]
-        return GatedProduct.apply(x, W_OD, b_O, A_RD, gate_R, B_OR)
+        x_ND = x.reshape(x.numel() // x.shape[-1], x.shape[-1])  # not -1, which an empty batch leaves open
+        y_NO = GatedProduct.apply(x_ND, W_OD, b_O, A_RD, gate_R, B_OR)
+        return y_NO.view(*x.shape[:-1], self.out_features)
+
+    def _operands(self, x: Tensor) -> Operands | None:
+        """What is multiplied in one step; None where the parts are called one by one."""
+        if not self.fused or x.is_nested or x.numel() * self.out_features < self.smallest_fused:
+            return None
+        adapter = self._only_adapter()
+        found = None if adapter is None else operands(self, adapter)
+        if found is None or self.scaling[adapter] == 1:
+            return found
+        W_OD, b_O, A_RD, gate_R, B_OR = found
+        return W_OD, b_O, A_RD, gate_R * self.scaling[adapter], B_OR
 
     def _only_adapter(self) -> str | None:
         """The adapter that computes, where it is one that is not merged."""

@@ -21,9 +21,13 @@ WORTH_ONEDNN = 2**21
 
 
 def linear(x_ND: Tensor, W_OD: Tensor, b_O: Tensor | None = None) -> Tensor:
-    """x W^T + b as `torch.nn.functional.linear`, equal to rounding; (N, O) in their dtype. Has no gradient."""
+    """x W^T + b as `torch.nn.functional.linear`, equal to rounding; (N, O) in their dtype.
+
+    To be called where no gradient is kept: oneDNN's has none.
+    """
     on_cpu = x_ND.device.type == "cpu" and x_ND.dtype == torch.float32
-    if on_cpu and x_ND.numel() * len(W_OD) >= WORTH_ONEDNN and onednn_is_quicker():
+    worth_it = on_cpu and x_ND.numel() * len(W_OD) >= WORTH_ONEDNN
+    if worth_it and onednn_is_quicker() and torch.backends.mkldnn.enabled:
         return torch.ops.mkldnn._linear_pointwise(x_ND, W_OD, b_O, "none", [], "")
     return torch.mm(x_ND, W_OD.T) if b_O is None else torch.addmm(b_O, x_ND, W_OD.T)
 

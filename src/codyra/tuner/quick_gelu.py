@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from transformers.activations import QuickGELUActivation
+
+from codyra.tuner.followed import is_followed, is_one_of_many
+from codyra.tuner.fused import is_plain
 
 SLOPE = 1.702
 
 
 class _QuickGELU(torch.autograd.Function):
-    """x sigmoid(s x), which is silu(s x) / s: its derivative is that of silu at s x. Second derivatives are refused."""
+    """x sigmoid(s x), which is silu(s x) / s: its derivative is that of silu at s x, where s x is finite."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -23,10 +25,12 @@ class _QuickGELU(torch.autograd.Function):
         return (x * SLOPE).sigmoid_().mul_(x)  # every bit as transformers has it
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         scaled = x * SLOPE
+        if torch.is_grad_enabled() or is_followed() or is_one_of_many(grad):
+            share = scaled.sigmoid()
+            return grad * share * (1 + scaled * (1 - share))
         return torch.ops.aten.silu_backward.grad_input(grad, scaled, grad_input=scaled)
 
 
@@ -38,7 +42,7 @@ class LeanQuickGELU(nn.Module):
         self._original = [original]  # in a list, so that it is no module of the network
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # which fuses what it can see through
+        if is_followed():
             return self._original[0](x)
         return _QuickGELU.apply(x)
 
@@ -51,10 +55,6 @@ def make_lean(net: nn.Module) -> None:
     """Put a LeanQuickGELU in the place of every QuickGELUActivation of the network."""
     for module in list(net.modules()):
         for name, child in module.named_children():
-            # Not a subclass, nor one whose forward was replaced (kernels from a hub, hooks of a wrapper).
-            if (
-                type(child) is QuickGELUActivation
-                and "forward" not in vars(child)
-                and not child._forward_hooks
-            ):
+            # Not a subclass, nor one that is heard or whose forward was replaced (kernels from a hub).
+            if type(child) is QuickGELUActivation and is_plain(child):
                 setattr(module, name, LeanQuickGELU(child))
