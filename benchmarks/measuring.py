@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -84,11 +83,6 @@ def peak_gib(arguments: Sequence[str]) -> float:
 
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-
-
-def peak_here_gib() -> float:
-    """The same of this process until now."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT / GIB
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -9,7 +9,8 @@ What is private or declared unstable there, and why it is needed here:
 - `RankAllocator.exp_avg_ipt`, `exp_avg_unc`, `ipt` and AdaLoRA's `rank_pattern`: what a checkpoint inside a task holds.
 - `NonDynamicallyQuantizableLinear` (torch): the type of MultiheadAttention.out_proj; its forward never runs.
 Overridden by name in layer.py and model.py: `LoraLayer.resolve_lora_variant`, `LoraLayer.update_layer`,
-`BaseTunerLayer._get_base_layer_device_and_dtype`, `LoraModel._prepare_model`, `LoraModel._create_new_module`.
+`BaseTunerLayer._get_base_layer_device_and_dtype`, `LoraModel._prepare_model`, `LoraModel._create_new_module`; called by
+name by PEFT in quick_gelu.py: `unload_and_optionally_merge_module`.
 """
 
 import copy
