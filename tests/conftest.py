@@ -35,12 +35,14 @@ def write_pictures(folder: Path, classes: list[str], train: int = 8, test: int =
     return folder
 
 
-@pytest.fixture(autouse=True)
-def small_layers_are_fused(monkeypatch):
+@pytest.fixture(scope="session", autouse=True)
+def small_layers_are_fused():
     """The networks of the tests are tiny, and it is the step of the large ones that is to be tested."""
     from codyra.tuner import GatedLinear
 
-    monkeypatch.setattr(GatedLinear, "smallest_fused", 0)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(GatedLinear, "smallest_fused", 0)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
