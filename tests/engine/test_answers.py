@@ -34,7 +34,7 @@ def answers_config(place):
     return {
         "model": {"name": str(place / "llama")},
         "method": {"name": "lora", "r": 8},
-        "train": {"steps": 12, "batch_size": 6, "lr": 2e-2, "schedule": "constant"},
+        "train": {"steps": 12, "batch_size": 6, "lr": 1e-2, "schedule": "constant"},
         "stream": {
             "max_answer_tokens": 4,
             "tasks": [{"name": name, "data": f"json:{place / name}"} for name in TASKS],
@@ -52,7 +52,7 @@ def finished(place, tmp_path_factory):
     config = {
         "model": {"name": str(place / "llama")},
         "method": {"name": "lora", "r": 8},
-        "train": {"steps": 12, "batch_size": 6, "lr": 2e-2, "schedule": "constant"},
+        "train": {"steps": 12, "batch_size": 6, "lr": 1e-2, "schedule": "constant"},
         "stream": {
             "max_answer_tokens": 4,
             "tasks": [{"name": name, "data": f"json:{place / name}"} for name in TASKS],
