@@ -200,13 +200,24 @@ def test_what_is_missing_in_a_stopped_run_is_named(whole, tmp_path, monkeypatch)
         learn(config, stopped)
 
 
+def command_of(config_file: Path, out: Path) -> list[str]:
+    return [*COMMAND, "run", str(config_file), "--out", str(out)]
+
+
+def finish(config_file: Path, out: Path) -> dict[str, bytes]:
+    """What `codyra run` leaves in `out`, by a process of its own, as those that are killed."""
+    done = subprocess.run(command_of(config_file, out), capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return contents(out)
+
+
 def storm(config_file: Path, out: Path, kills: int, spread: float, rng: random.Random) -> list[float]:
     """Kill `codyra run` again and again, at random moments after it began to write, then let it finish.
 
     Returns:
         Seconds after the first write of every kill that hit a living process.
     """
-    command = [*COMMAND, "run", str(config_file), "--out", str(out)]
+    command = command_of(config_file, out)
     hits: list[float] = []
     while len(hits) < kills:
         delay = rng.uniform(0, spread)
@@ -221,8 +232,7 @@ def storm(config_file: Path, out: Path, kills: int, spread: float, rng: random.R
             break
         hits.append(delay)
         assert (out / "lock.json").is_file(), "a killed process leaves its lock behind"
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0, done.stdout + done.stderr
+    finish(config_file, out)
     return hits
 
 
@@ -232,7 +242,7 @@ def test_three_kills_of_the_real_command(small, tmp_path):
     path.write_text(yaml.safe_dump(small))
     hits = storm(path, tmp_path / "killed", 3, 2.5, random.Random(3))
     assert len(hits) == 3
-    assert contents(learn(path, tmp_path / "whole")) == contents(tmp_path / "killed")
+    assert finish(path, tmp_path / "whole") == contents(tmp_path / "killed")
 
 
 @pytest.mark.slow
@@ -244,7 +254,7 @@ def test_a_kill_storm_over_a_demo_sized_run(tmp_path):
     path.write_text(config.to_yaml())
     hits = storm(path, tmp_path / "killed", 25, 12.0, random.Random(25))
     assert len(hits) >= 20
-    assert contents(learn(path, tmp_path / "whole")) == contents(tmp_path / "killed")
+    assert finish(path, tmp_path / "whole") == contents(tmp_path / "killed")
 
 
 def test_what_follows_from_the_scores_is_written_again(small, tmp_path):
