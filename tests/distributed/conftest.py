@@ -34,8 +34,15 @@ def refuse(event, arguments):
 
 if os.environ.get("RANK", "0") != "0":
     sys.addaudithook(refuse)
+if "RANK" in os.environ:
+    from codyra.tuner import GatedLinear
+
+    GatedLinear.smallest_fused = 0
 """
-"""Run when Python starts: a process that is not the first may change nothing in the folder of the test."""
+"""Run when Python starts: a process that is not the first may change nothing in the folder of the test.
+
+All fuse small layers, as the process of the tests does.
+"""
 
 SHARDED = """
 # accelerate shards on accelerators only; torch and DeepSpeed do it on CPUs as well.
