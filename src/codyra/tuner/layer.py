@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from codyra.tuner.compat import BaseTuner, LoraLayer, LoraLinear, LoraVariant
 from codyra.tuner.config import CodyraConfig, GateInit
 from codyra.tuner.fused import GatedProduct, Operands, operands
+from codyra.tuner.products import as_rows
 
 
 class Gate(nn.Module):
@@ -121,8 +122,7 @@ class GatedLinear(LoraLinear):
         if found is None:
             return super().forward(x, *args, **kwargs)
         W_OD, b_O, A_RD, gate_R, B_OR = found
-        x_ND = x.reshape(x.numel() // x.shape[-1], x.shape[-1])  # not -1, which an empty batch leaves open
-        y_NO = GatedProduct.apply(x_ND, W_OD, b_O, A_RD, gate_R, B_OR)
+        y_NO = GatedProduct.apply(as_rows(x), W_OD, b_O, A_RD, gate_R, B_OR)
         return y_NO.view(*x.shape[:-1], self.out_features)
 
     def _operands(self, x: Tensor) -> Operands | None:

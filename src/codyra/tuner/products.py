@@ -32,6 +32,11 @@ def linear(x_ND: Tensor, W_OD: Tensor, b_O: Tensor | None = None) -> Tensor:
     return torch.mm(x_ND, W_OD.T) if b_O is None else torch.addmm(b_O, x_ND, W_OD.T)
 
 
+def as_rows(x: Tensor) -> Tensor:
+    """(..., D) to (N, D); not by reshape(-1, D), which an empty batch leaves open."""
+    return x.reshape(x.numel() // x.shape[-1], x.shape[-1])
+
+
 @contextmanager
 def quick_linears(net: nn.Module) -> Iterator[None]:
     """While this is open, every plain nn.Linear of the network multiplies by `linear` where no gradient is kept."""
@@ -53,8 +58,7 @@ def _without_gradient(module: nn.Linear, input: Tensor) -> Tensor:
     sharded = type(module.weight) is not nn.Parameter
     if torch.is_grad_enabled() or torch.is_autocast_enabled(input.device.type) or sharded:
         return F.linear(input, module.weight, module.bias)
-    x_ND = input.reshape(input.numel() // input.shape[-1], input.shape[-1])
-    return linear(x_ND, module.weight, module.bias).view(*input.shape[:-1], module.out_features)
+    return linear(as_rows(input), module.weight, module.bias).view(*input.shape[:-1], module.out_features)
 
 
 @functools.cache
