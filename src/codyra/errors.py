@@ -5,14 +5,18 @@ import unicodedata
 MAX_MESSAGE = 2000
 
 
-def visible(text: str) -> str:
+def visible(text: str, odd_spaces: bool = True) -> str:
     """`text` with every character that a terminal or a file would obey or refuse (line ends, escape sequences,
-    marks that turn the direction of writing, halves of surrogate pairs) written as a backslash escape."""
+    marks that turn the direction of writing, halves of surrogate pairs) written as a backslash escape.
+
+    Args:
+        odd_spaces: leave spaces that are no plain blank, as French and Japanese names have them.
+    """
     if text.isprintable():
         return text
     return "".join(
         char
-        if char.isprintable() or unicodedata.category(char) == "Zs"
+        if char.isprintable() or (odd_spaces and unicodedata.category(char) == "Zs")
         else char.encode("unicode_escape").decode()
         for char in text
     )
@@ -25,7 +29,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        line = visible(message)
+        line = visible(message, odd_spaces=False)  # a key that has one looks like the key that it is not
         if len(line) > MAX_MESSAGE:
             # What is wrong stands at the beginning, how to mend it at the end.
             line = f"{line[: MAX_MESSAGE // 2]} [...] {line[-MAX_MESSAGE // 2 :]}"
