@@ -21,6 +21,7 @@ from codyra.update import (
     add_updates,
     compose,
     consolidate,
+    distance,
     rounding_loss,
     unwrap,
     write_weights,
@@ -315,10 +316,10 @@ def test_another_base_is_refused(update):
 def test_many_small_updates_on_a_bf16_base():
     """docs/method.md: one cast keeps about half of what 20 small updates add up to, 20 casts keep a tenth."""
     generator = torch.Generator().manual_seed(0)
-    net = nn.ModuleDict({"layer": nn.Linear(256, 256, bias=False)})
-    base = {"layer.weight": torch.randn(256, 256, generator=generator).bfloat16()}
+    net = nn.ModuleDict({"layer": nn.Linear(520, 520, bias=False)})
+    base = {"layer.weight": torch.randn(520, 520, generator=generator).bfloat16()}
     start = base["layer.weight"].float()
-    deltas = [2e-4 * torch.randn(256, 256, generator=generator) for _ in range(20)]
+    deltas = [2e-4 * torch.randn(520, 520, generator=generator) for _ in range(20)]
     updates = [TaskUpdate("dense", tensors={"layer.weight": delta}) for delta in deltas]
     total = torch.stack(deltas).sum(0)
 
@@ -329,6 +330,9 @@ def test_many_small_updates_on_a_bf16_base():
     assert once.dtype == torch.bfloat16
     assert kept(once) == pytest.approx(0.48, abs=0.03)
     assert rounding_loss(net, base, updates) == pytest.approx(1 - kept(once), abs=1e-5)
+    assert distance({"layer.weight": once}, base) == pytest.approx(
+        (once.double() - start.double()).norm().item()
+    )
     each = base
     for update in updates:
         each = compose(net, each, [update])

@@ -4,7 +4,7 @@ Shapes: D in features, O out features, K kept ranks. An update of a linear is B_
 weight as (O, D), transformers' Conv1D as (D, O).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -65,17 +65,27 @@ def rounding_loss(net: nn.Module, base: Mapping[str, Tensor], updates: Iterable[
         return 0.0
     arrived = meant = 0.0
     for name, exact in _exact_sums(net, base, updates).items():
-        start = base[name].double()
-        update = exact.double() - start
-        arrived += float((update * (exact.to(base[name].dtype).double() - start)).sum())
-        meant += float(update.square().sum())
+        for part, start in _pieces(exact, base[name]):
+            wide = start.double()
+            update = part.double() - wide
+            arrived += float((update * (part.to(start.dtype).double() - wide)).sum())
+            meant += float(update.square().sum())
     return 1 - arrived / meant if meant else 0.0
 
 
 def distance(weights: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> float:
     """Frobenius norm of the difference over all of `base`."""
-    squares = [(weights[name].double() - base[name].double()).square().sum() for name in base]
+    squares = [
+        (part.double() - start.double()).square().sum()
+        for name in base
+        for part, start in _pieces(weights[name], base[name])
+    ]
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
+
+def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same 2^17 elements of each at a time: what is computed of them stays in the processor's cache."""
+    return zip(*(tensor.reshape(-1).split(2**17) for tensor in tensors), strict=True)
 
 
 Architecture = list[tuple[str, str, tuple[int, ...] | None]]
