@@ -28,8 +28,7 @@ from engine.faults import Killed, contents
 QUIET = Narrator(quiet=True)
 
 
-@pytest.fixture
-def answers_config(place):
+def config_of(place):
     """Three tasks of prompts and answers; a run takes about three seconds."""
     return {
         "model": {"name": str(place / "llama")},
@@ -42,6 +41,11 @@ def answers_config(place):
     }
 
 
+@pytest.fixture
+def answers_config(place):
+    return config_of(place)
+
+
 def learn(config, out, *overrides):
     return run(config, out, overrides=overrides, narrator=QUIET)
 
@@ -49,16 +53,7 @@ def learn(config, out, *overrides):
 @pytest.fixture(scope="module")
 def finished(place, tmp_path_factory):
     """One finished run, not to be written into."""
-    config = {
-        "model": {"name": str(place / "llama")},
-        "method": {"name": "lora", "r": 8},
-        "train": {"steps": 12, "batch_size": 6, "lr": 1e-2, "schedule": "constant"},
-        "stream": {
-            "max_answer_tokens": 4,
-            "tasks": [{"name": name, "data": f"json:{place / name}"} for name in TASKS],
-        },
-    }
-    return learn(config, tmp_path_factory.mktemp("finished") / "run")
+    return learn(config_of(place), tmp_path_factory.mktemp("finished") / "run")
 
 
 def test_each_task_is_learnt_and_the_ones_before_are_forgotten(finished):
